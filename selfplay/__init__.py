@@ -1,0 +1,3 @@
+"""Self-play reinforcement learning for dialog."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,42 @@
+"""How a command line is read: words, three flags, and repeatable rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfplay.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """One command line, after its verb."""
+
+    words: tuple[str, ...] = ()  # in order, `key=value` and plain ones mixed
+    wants_help: bool = False  # --help
+    dry_run: bool = False  # --dry-run: print the resolved configuration and stop
+    as_json: bool = False  # --json: machine-readable output
+
+
+def read_words(arguments: Sequence[str]) -> CommandLine:
+    """Split arguments into flags and words.
+
+    Raises UserError for any other word that begins with a dash: settings are `key=value`.
+    """
+    flags = {"--help": False, "-h": False, "--dry-run": False, "--json": False}
+    words = []
+    for argument in arguments:
+        if argument in flags:
+            flags[argument] = True
+        elif argument.startswith("-"):
+            raise UserError(
+                f"unknown flag {argument!r}: settings are written key=value; the only flags are --help, --dry-run, --json"
+            )
+        else:
+            words.append(argument)
+    return CommandLine(
+        words=tuple(words),
+        wants_help=flags["--help"] or flags["-h"],
+        dry_run=flags["--dry-run"],
+        as_json=flags["--json"],
+    )

@@ -1,0 +1,172 @@
+"""The protocols that plug-ins implement, and the small records they exchange.
+
+Nothing here imports torch: a plug-in author reads this page and `selfplay.dialog`, and needs nothing else.
+Each protocol has a proof in `selfplay.contracts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from selfplay.dialog import (
+    Action,
+    Conversation,
+    Finish,
+    Floats,
+    Outcome,
+    Scenario,
+    Scores,
+    Split,
+    Tokens,
+    no_floats,
+    no_tokens,
+)
+from selfplay.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+View = Literal["perspective", "shared"]
+
+
+class PluginError(UserError):
+    """A plug-in broke its contract; the message names the plug-in, the method, the seed and the turn."""
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A dialog game.  Every method is pure: it depends on its arguments only, and chance lives in `scenario`."""
+
+    @property
+    def name(self) -> str:
+        """Name that transcripts record."""
+        ...
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles, in speaking order."""
+        ...
+
+    @property
+    def zero_sum(self) -> bool:
+        """Whether the payoffs of every conversation sum to 0."""
+        ...
+
+    def scenario(self, seed: int, split: Split) -> Scenario:
+        """Draw a starting position; the same arguments give the same scenario on every machine."""
+        ...
+
+    def next_role(self, conversation: Conversation) -> str | None:
+        """Return who speaks next; None: the game is over."""
+        ...
+
+    def brief(self, scenario: Scenario, role: str) -> str:
+        """Return the role's private instructions."""
+        ...
+
+    def hears(self, conversation: Conversation, role: str) -> str:
+        """Return what reached the role since it last spoke."""
+        ...
+
+    def parse(self, conversation: Conversation, turn: int) -> Action | None:
+        """Return what the env understands of a turn; None: no legal move, or the env has no moves."""
+        ...
+
+    def outcome(self, conversation: Conversation) -> Outcome:
+        """Return how it ended; must accept an unfinished conversation."""
+        ...
+
+    def scripted(self, conversation: Conversation, role: str) -> str:
+        """Return the next message of a player that needs no model."""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores conversations: one raw number a turn, credited to its speaker."""
+
+    @property
+    def name(self) -> str:
+        """Name under which the part is recorded."""
+        ...
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
+        """Return one `Scores` a conversation, in order; NaN means "does not apply"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a turn is sampled.
+
+    The order is temperature, then top-k, top-p and min-p on what is left; the reported log-probability is that of
+    the resulting distribution.  ``temperature=0`` is greedy and its log-probabilities are 0.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0  # keep the k likeliest tokens; 0: all
+    top_p: float = 1.0  # keep the likeliest tokens until their mass reaches top_p; 1: all
+    min_p: float = 0.0  # keep tokens at least min_p times as likely as the likeliest; 0: all
+    max_new_tokens: int = 48  # a turn's limit
+    max_stream_tokens: int = 0  # a stream's limit; 0: the model's context
+    ignore_end_of_turn: bool = False  # every turn runs to max_new_tokens: for benchmarks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Asks a generator for one turn of one stream.
+
+    Token generators read ``tokens``; scripts and humans read the conversation and the role.
+    """
+
+    conversation: Conversation  # as it stands before the turn
+    role: str  # who speaks
+    policy: str  # which policy answers
+    stream: str  # unique among all live conversations: "<conversation id>/<role>"
+    tokens: Tokens = field(default_factory=no_tokens)  # [H] to append to the stream before sampling
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0  # the stream's seed; a token's draw depends on (seed, position in the stream) alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A finished turn of one stream."""
+
+    request: Request
+    said: Tokens = field(default_factory=no_tokens)  # [S] end-of-turn token included
+    logprobs: Floats = field(default_factory=no_floats)  # [S] nats
+    text: str | None = None  # from scripts and humans; None: decode `said`
+    finish: Finish = "text"
+    version: int = 0  # policy version that spoke
+    error: str | None = None  # set: the player failed, one line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """One version of a policy's parameters."""
+
+    version: int
+    state: Mapping[str, torch.Tensor]  # name -> parameter, as in the model's state_dict
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Produces turns for many streams at once: submit, then step until the completion comes."""
+
+    def submit(self, request: Request) -> None:
+        """Queue a turn; at most one request a stream may be under way."""
+        ...
+
+    def step(self) -> list[Completion]:
+        """Advance everything under way and return the turns that just finished, in a stable order."""
+        ...
+
+    def close(self, stream: str) -> None:
+        """Forget a stream and free what it holds; an unknown stream is no error."""
+        ...
+
+    def load(self, policy: str, weights: Weights) -> None:
+        """Make a new version of a policy answer the streams that open from now on."""
+        ...

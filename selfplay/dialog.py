@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Split = Literal["train", "held_out"]
 Status = Literal["terminated", "truncated", "failed"]
-Finish = Literal["stop", "length", "context_full", "text"]
+Finish = Literal["stop", "length", "context_full", "token_limit", "text"]
 Reason = Literal[
     "goal_reached",
     "agreement",
@@ -33,6 +33,9 @@ Reason = Literal[
     "reward_error",
     "infrastructure",
 ]
+
+# What a role hears when it speaks first and its environment says nothing: chat templates want a user message.
+OPENER = "Please begin."
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 REASONS_OF_STATUS: Mapping[Status, frozenset[Reason]] = {
@@ -106,9 +109,14 @@ class Turn:
     heard: Tokens = field(default_factory=no_tokens)  # [H] fed to the stream since it last sampled, scaffold included
     said: Tokens = field(default_factory=no_tokens)  # [S] sampled, the end-of-turn token included
     logprobs: Floats = field(default_factory=no_floats)  # [S] nats, under the distribution sampled from
-    finish: Finish = "text"  # stop: the speaker ended it; length, context_full: cut; text: no tokens
+    finish: Finish = "text"  # stop: the speaker ended it; text: it has no tokens; the others cut it
     action: Action | None = None  # what the env understood; None: no legal move, or no moves in this env
     seconds: float = 0.0  # wall time from the request to its completion
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a limit ended the turn, not its speaker."""
+        return self.finish not in ("stop", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,237 @@
+"""The only bridge between text and tokens: what a model's stream is fed before each of its turns.
+
+A stream is append-only: nothing is rendered or tokenised twice, and what was sampled stays as it was sampled.
+Contents (briefs, messages, topics) are tokenised with control tokens split, so nothing that anybody says can open
+or close a message.
+
+Where a stream differs from its chat template's render of the same messages (the documented scaffold):
+  * a turn that was cut, or ended by another end-of-turn token than the template's, is closed by the template's
+    token, which counts as heard, not said;
+  * a template that adds an empty reasoning block to its prompt has it before every turn, not only before the last;
+  * a template that trims contents trims what is heard; what was said stays as it was sampled;
+  * a model without a chat template gets lines of ``Name: text``, in which messages have no line breaks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from selfplay.dialog import OPENER, Conversation, Tokens, Turn, clean_text
+from selfplay.errors import UserError
+from selfplay.generate.template import Encoder, Pieces, Scaffold, control_tokens, read_scaffold
+from selfplay.interfaces import View
+
+_LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
+
+
+class _Format(Protocol):
+    """How messages stand in a stream.  `last` is the last token said, None where a turn was only quoted."""
+
+    end_of_turn: frozenset[int]
+
+    def opening(self, brief: str, heard: str, *, speaker: str, partner: str | None) -> Pieces: ...
+    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces: ...
+    def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces: ...
+    def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces: ...
+    def closing(self, last: int) -> Pieces: ...
+    def quote(self, text: str) -> Pieces: ...
+    def text(self, said: list[int]) -> str: ...
+
+
+class ChatBridge:
+    """Turns what reached a role into tokens of its model's stream, and sampled tokens into text.
+
+    One bridge serves one model in one view.  In the view "perspective" a stream belongs to a role: the role is the
+    assistant, its partner the user.  In "shared" one stream holds both: the first role is the user, the second the
+    assistant, or lines of ``Name: text`` where a template's user messages end without an end-of-turn token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        model_name: str,
+        end_of_turn: Iterable[int] = (),
+        view: View = "perspective",
+    ) -> None:
+        """Derive and check the format.
+
+        end_of_turn: the ids that end a turn, from the model's generation config; the tokenizer's own are added.
+        Raises UserError, with the model's name and the first differing token, for a template that rewrites history.
+        """
+        self.model_name = model_name
+        self.view = view
+        stops = frozenset(end_of_turn)
+        if tokenizer.eos_token_id is not None:
+            stops |= {tokenizer.eos_token_id}
+        self._format, self._encoder = _choose_format(tokenizer, model_name, stops, view)
+
+    @property
+    def end_of_turn(self) -> frozenset[int]:
+        """Ids that end a turn."""
+        return self._format.end_of_turn
+
+    def heard(self, conversation: Conversation, role: str, *, heard_text: str, brief: str, player: str) -> Tokens:
+        """Return what the player's stream is fed before this turn: everything since that player last sampled in it.
+
+        Turns of the same stream that another player spoke (a script, a human, another policy) are quoted.
+        """
+        turns = self._stream_turns(conversation, role)
+        pieces: list[int | str] = []
+        for k, turn in enumerate(turns):
+            if is_said_by(turn, player):
+                pieces = list(self._format.closing(int(turn.said[-1])))
+            else:
+                pieces += self._before(conversation, turns[:k], turn.role, turn.heard_text, brief)
+                pieces += self._format.quote(clean_text(turn.text))
+        pieces += self._before(conversation, turns, role, heard_text, brief)
+        return self._encoder.encode(pieces)
+
+    def seen(self, conversation: Conversation, role: str, *, player: str) -> list[Tokens]:
+        """Return the runs of tokens the player's stream holds already: heard, said, heard, said, ..."""
+        turns = [turn for turn in self._stream_turns(conversation, role) if is_said_by(turn, player)]
+        return [tokens for turn in turns for tokens in (turn.heard, turn.said)]
+
+    def text(self, said: Tokens) -> str:
+        """Return the message that sampled tokens make, without the token that ended it."""
+        return clean_text(self._format.text(said.tolist()))
+
+    def encode(self, text: str) -> Tokens:
+        """Tokenise content: control tokens in it are split into ordinary ones."""
+        return self._encoder.encode((clean_text(text),))
+
+    def _stream_turns(self, conversation: Conversation, role: str) -> list[Turn]:
+        return list(conversation.turns) if self.view == "shared" else conversation.turns_of(role)
+
+    def _before(self, conversation: Conversation, turns: list[Turn], role: str, heard_text: str, brief: str) -> Pieces:
+        """Return what stands between the last of `turns` and what `role` says next."""
+        roles = conversation.scenario.roles
+        heard_text, brief, speaker = clean_text(heard_text), clean_text(brief), role.capitalize()
+        if self.view == "shared":
+            if turns and turns[-1].role == role:
+                raise UserError(
+                    f"role {role!r} speaks twice in a row, which one shared stream cannot show; use view=perspective"
+                )
+            is_first = role == roles[0]
+            if not turns:
+                return self._format.shared_opening(brief, speaker=speaker, is_first_role=is_first)
+            return self._format.next_speaker(speaker=speaker, is_first_role=is_first)
+        partner = " and ".join(other.capitalize() for other in roles if other != role)
+        if not turns:
+            is_first_turn = not any(turn.role != role for turn in conversation.turns)
+            return self._format.opening(brief, heard_text, speaker=speaker, partner=None if is_first_turn else partner)
+        return self._format.message(heard_text, speaker=speaker, partner=partner)
+
+
+def is_said_by(turn: Turn, player: str) -> bool:
+    """Whether the player's model sampled this turn, so that its tokens are in the player's stream."""
+    return turn.player == player and len(turn.said) > 0
+
+
+def _choose_format(
+    tokenizer: PreTrainedTokenizerBase, model_name: str, stops: frozenset[int], view: View
+) -> tuple[_Format, Encoder]:
+    if getattr(tokenizer, "chat_template", None):
+        scaffold, encoder = read_scaffold(tokenizer, model_name=model_name)
+        if view == "perspective" or scaffold.user_can_stop:
+            return _TemplateFormat(tokenizer, scaffold, stops | {scaffold.end_of_turn}), encoder
+    return _NameFormat(tokenizer, stops), Encoder(tokenizer, controls=control_tokens(tokenizer))
+
+
+@dataclass(frozen=True, slots=True)
+class _TemplateFormat:
+    """Messages as the model's chat template shows them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    scaffold: Scaffold
+    end_of_turn: frozenset[int]
+
+    def opening(self, brief: str, heard: str, *, speaker: str, partner: str | None) -> Pieces:
+        s = self.scaffold
+        between = s.brief_to_user if s.has_system else ("\n\n",)
+        content = (*s.opening, self._trim(brief), *between, self._trim(heard) or OPENER)
+        return (*content, *s.user_to_reply, *s.reasoning)
+
+    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces:
+        s = self.scaffold
+        return (*s.reply_to_user, self._trim(heard), *s.user_to_reply, *s.reasoning)
+
+    def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces:
+        s = self.scaffold
+        if not is_first_role:
+            return self.opening(brief, OPENER, speaker=speaker, partner=None)
+        between = s.brief_to_user if s.has_system else ("\n\n",)
+        return (*s.opening, self._trim(brief), *between)
+
+    def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces:
+        s = self.scaffold
+        # The user's end-of-turn token was said, or is the closing.
+        return s.reply_to_user if is_first_role else (*s.user_to_reply[1:], *s.reasoning)
+
+    def closing(self, last: int) -> Pieces:
+        return () if last == self.scaffold.end_of_turn else (self.scaffold.end_of_turn,)
+
+    def quote(self, text: str) -> Pieces:
+        return (self.scaffold.reply_lead + text, self.scaffold.end_of_turn)
+
+    def text(self, said: list[int]) -> str:
+        if said and said[-1] in self.end_of_turn:
+            said = said[:-1]
+        return _decode(self.tokenizer, said).removeprefix(self.scaffold.reply_lead)
+
+    def _trim(self, text: str) -> str:
+        return text.strip() if self.scaffold.trims else text
+
+
+class _NameFormat:
+    """Lines of ``Name: text`` for models without a chat template; any token with a line break ends a turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._stops = stops
+        texts = tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
+        self._breaks = frozenset(id for id, text in enumerate(texts) if "\n" in text)
+        self.end_of_turn = stops | self._breaks
+        # What the tokenizer puts before every text, such as a begin-of-sequence token.
+        probe = cast("Mapping[str, list[int]]", tokenizer("a"))["input_ids"]
+        bare = cast("Mapping[str, list[int]]", tokenizer("a", add_special_tokens=False))["input_ids"]
+        self._begin = tuple(probe[: len(probe) - len(bare)]) if probe[len(probe) - len(bare) :] == bare else ()
+
+    def opening(self, brief: str, heard: str, *, speaker: str, partner: str | None) -> Pieces:
+        line = _one_line(heard)
+        said = (f"{partner}: {line}\n" if partner else f"{line}\n\n") if line else ""
+        return (*self._begin, f"{brief.strip()}\n\n{said}{speaker}:")
+
+    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces:
+        return (f"{partner}: {_one_line(heard)}\n{speaker}:",)
+
+    def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces:
+        return (*self._begin, f"{brief.strip()}\n\n{speaker}:")
+
+    def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces:
+        return (f"{speaker}:",)
+
+    def closing(self, last: int) -> Pieces:
+        return () if last in self._breaks else ("\n",)
+
+    def quote(self, text: str) -> Pieces:
+        return (f" {_one_line(text)}\n",)
+
+    def text(self, said: list[int]) -> str:
+        if said and said[-1] in self._stops:
+            said = said[:-1]
+        return _decode(self._tokenizer, said).strip()
+
+
+def _one_line(text: str) -> str:
+    return _LINE_BREAKS.sub(" ", text).strip()
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return cast(str, decoded)

@@ -1,0 +1,397 @@
+"""A generation engine made for dialog: many short turns in long-lived streams.
+
+`TokenGenerator.step` is the algorithm: choose which streams get how many tokens, run the model once over all of them
+as one flat row, draw, and hand back the turns that ended.  A stream keeps its keys and values between its
+turns, so only tokens it has not seen are ever fed; a partner's turn starts in the step after the one that ended.
+
+Legend: N tokens of a step, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+from selfplay.dialog import Finish
+from selfplay.errors import UserError
+from selfplay.generate.cache import Layout, RaggedCache, Segment, ragged_attention
+from selfplay.generate.linear import copy_for_playing
+from selfplay.generate.sampling import draw, uniforms
+from selfplay.interfaces import Completion, Request, Sampling, Weights
+
+ATTENTION = "selfplay_ragged"
+# Streams share an opening in blocks of this many tokens.
+PREFIX_BLOCK = 8
+# The engine's logits must agree with the model's own before it is used, relative to their spread.
+SELF_TEST_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+# Families whose position or state lives where a cache of keys and values cannot hold it.
+UNSUPPORTED = {
+    "bloom": "ALiBi positions",
+    "mpt": "ALiBi positions",
+    "mamba": "a state-space layer",
+    "mamba2": "a state-space layer",
+    "falcon_mamba": "a state-space layer",
+    "jamba": "a state-space layer",
+    "bamba": "a state-space layer",
+    "zamba": "a state-space layer",
+    "zamba2": "a state-space layer",
+    "recurrent_gemma": "a recurrent layer",
+    "rwkv": "a recurrent layer",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatistics:
+    """What the engine has done since it was made."""
+
+    said_tokens: int = 0  # sampled
+    fed_tokens: int = 0  # run through a model: prefilled and sampled ones
+    prefilled_tokens: int = 0  # of those, tokens that were heard
+    shared_tokens: int = 0  # heard tokens whose keys and values were copied from another stream instead
+    num_steps: int = 0
+    cache_bytes: int = 0  # largest
+
+
+@dataclass(slots=True, kw_only=True)
+class _Version:
+    """One version of one policy, with the streams that talk to it."""
+
+    policy: str
+    number: int
+    model: PreTrainedModel
+    cache: RaggedCache
+    end_of_turn: frozenset[int]
+    context: int
+    prefixes: dict[bytes, _Stream] = field(default_factory=dict)  # opening tokens, in whole blocks -> who holds them
+    num_streams: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Stream:
+    name: str
+    version: _Version
+    row: int = -1  # in the version's cache; -1: none yet
+    cached: int = 0  # tokens whose keys and values are in the cache
+    tokens: list[int] = field(default_factory=list)  # all tokens, the not yet cached ones included
+    opening: list[bytes] = field(default_factory=list)  # keys of the blocks it opened with
+    request: Request | None = None  # the turn under way
+    said: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.tokens) - self.cached
+
+
+class TokenGenerator:
+    """Plays the turns of language-model policies; implements `selfplay.interfaces.Generator`.
+
+    A cache belongs to (stream, policy, version): after `load`, streams that are open keep their version until they
+    are closed, new streams get the new one.
+    """
+
+    def __init__(self, *, max_batch: int = 64, max_tokens_per_step: int = 512) -> None:
+        """max_batch: streams that talk at once; max_tokens_per_step: bounds prefilling, and with it activations."""
+        self._max_batch = max_batch
+        self._max_tokens = max_tokens_per_step
+        self._latest: dict[str, _Version] = {}
+        self._originals: dict[str, PreTrainedModel] = {}
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._waiting: deque[_Stream] = deque()
+        self._talking: list[_Stream] = []
+        self._refused: list[Completion] = []
+        self._counts = {"said_tokens": 0, "fed_tokens": 0, "shared_tokens": 0, "num_steps": 0, "cache_bytes": 0}
+
+    def add_policy(self, policy: str, model: PreTrainedModel, *, end_of_turn: Iterable[int], version: int = 0) -> None:
+        """Register a policy and check that the engine computes what its model computes.
+
+        end_of_turn: ids that end a turn.  Raises UserError, naming the family, for models it cannot serve.
+        """
+        refuse_unsupported(model)
+        added = _make_version(policy, model, number=version, end_of_turn=frozenset(end_of_turn))
+        _self_test(model, added)
+        self._latest[policy] = added
+
+    def load(self, policy: str, weights: Weights) -> None:
+        """Let streams that open from now on talk to a new version of the policy.
+
+        weights.state holds every parameter, named as in the model's own state_dict.
+        Raises UserError if the policy is unknown or the names don't fit.
+        """
+        old = self._latest.get(policy)
+        if old is None:
+            raise UserError(f"unknown policy {policy!r}; this engine has {', '.join(self._latest) or 'none'}")
+        config = cast(Any, old.model.config)
+        with torch.device("meta"):
+            model = type(old.model)(config)
+        _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
+        model.tie_weights()
+        left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+        if unexpected or left:
+            raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
+        self._latest[policy] = _make_version(policy, model.eval(), number=weights.version, end_of_turn=old.end_of_turn)
+
+    def submit(self, request: Request) -> None:
+        """Queue a turn.  Raises UserError for an unknown policy or a stream that is talking already."""
+        stream = self._open(request)
+        if stream.request is not None:
+            raise UserError(f"stream {request.stream!r} is talking already; wait for its completion")
+        if len(stream.tokens) + len(request.tokens) >= _limit(stream, request):
+            self._refused.append(Completion(request=request, finish="context_full", version=stream.version.number))
+            return
+        stream.tokens += request.tokens.tolist()
+        if not stream.tokens:
+            raise UserError(f"stream {request.stream!r} is empty: a model needs at least one token to go on from")
+        stream.request, stream.said, stream.logprobs = request, [], []
+        self._waiting.append(stream)
+
+    @torch.inference_mode()
+    def step(self) -> list[Completion]:
+        """Give every talking stream its next token, or a part of what it heard; return the turns that ended."""
+        finished, self._refused = self._refused, []
+        self._admit()
+        chosen = self._choose()
+        for _, group in groupby(sorted(chosen, key=_by_version), key=_by_version):
+            segments = list(group)
+            version = segments[0][0].version
+            logits, streams = self._forward(version, segments)
+            self._draw(logits, streams)
+            finished += [self._finish(stream) for stream in streams if self._finish_reason(stream)]
+        self._counts["num_steps"] += 1
+        return finished
+
+    def close(self, stream: str) -> None:
+        """Forget a stream, of every policy that talked in it."""
+        for key in [key for key in self._streams if key[0] == stream]:
+            gone = self._streams.pop(key)
+            if gone in self._talking:
+                self._talking.remove(gone)
+            if gone in self._waiting:
+                self._waiting.remove(gone)
+            for block in gone.opening:
+                if gone.version.prefixes.get(block) is gone:
+                    del gone.version.prefixes[block]
+            if gone.row >= 0:
+                gone.version.cache.give_back(gone.row)
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """Counts since the engine was made."""
+        prefilled = self._counts["fed_tokens"] - self._counts["said_tokens"]
+        return EngineStatistics(prefilled_tokens=prefilled, **self._counts)
+
+    def _open(self, request: Request) -> _Stream:
+        key = (request.stream, request.policy)
+        if key not in self._streams:
+            version = self._latest.get(request.policy)
+            if version is None:
+                raise UserError(
+                    f"unknown policy {request.policy!r}; this engine has {', '.join(self._latest) or 'none'}"
+                )
+            self._streams[key] = _Stream(name=request.stream, version=version)
+        return self._streams[key]
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._talking) < self._max_batch:
+            self._talking.append(self._waiting.popleft())
+
+    def _choose(self) -> list[tuple[_Stream, int]]:
+        """Return (stream, number of tokens to feed).  Streams with one token always go; prefills fill what is left."""
+        chosen = [(stream, 1) for stream in self._talking if stream.num_waiting == 1 and stream.cached]
+        room = self._max_tokens - len(chosen)
+        planned: set[bytes] = set()
+        for stream in self._talking:
+            if room <= 0:
+                break
+            if stream.num_waiting == 1 and stream.cached:
+                continue
+            if not stream.cached and not self._take_shared_opening(stream, planned):
+                continue
+            chosen.append((stream, min(stream.num_waiting, room)))
+            room -= chosen[-1][1]
+        return chosen
+
+    def _take_shared_opening(self, stream: _Stream, planned: set[bytes]) -> bool:
+        """Copy the longest opening another stream holds; False: wait a step, a longer one is being made."""
+        version = stream.version
+        if not stream.opening:
+            stream.opening = _blocks(stream.tokens)
+        held = 0
+        while held < len(stream.opening) and stream.opening[held] in version.prefixes:
+            held += 1
+        if held < len(stream.opening) and (stream.opening[held] in planned):
+            return False
+        # The next block is ours to make; who opens alike waits for it.
+        planned.update(stream.opening[held:])
+        if stream.row < 0:
+            stream.row = version.cache.take_row()
+        version.cache.reserve(len(stream.tokens))
+        if held:
+            version.cache.fit_all()
+            length = held * PREFIX_BLOCK
+            version.cache.copy_prefix(
+                source=version.prefixes[stream.opening[held - 1]].row, target=stream.row, length=length
+            )
+            stream.cached = length
+            self._counts["shared_tokens"] += length
+        return True
+
+    def _forward(self, version: _Version, chosen: list[tuple[_Stream, int]]) -> tuple[Tensor, list[_Stream]]:
+        """Feed the chosen tokens; return logits [B, V] of the B streams that have nothing left to hear."""
+        version.cache.reserve(max(stream.cached + count for stream, count in chosen))
+        segments = [Segment(row=s.row, start=s.cached, end=s.cached + count) for s, count in chosen]
+        layout = Layout(segments, cache=version.cache, device=version.model.device)
+        ordered = [chosen[i] for i in layout.order]
+        ready = [i for i, (stream, count) in enumerate(ordered) if count == stream.num_waiting]
+        tokens = [t for s, count in ordered for t in s.tokens[s.cached : s.cached + count]]
+        logits = _logits(version.model, tokens, layout, [layout.last[i] for i in ready])
+        for stream, count in ordered:
+            stream.cached += count
+            for block in stream.opening[: stream.cached // PREFIX_BLOCK]:
+                version.prefixes[block] = stream
+        self._counts["fed_tokens"] += len(tokens)
+        self._counts["cache_bytes"] = max(self._counts["cache_bytes"], version.cache.num_bytes)
+        return logits, [ordered[i][0] for i in ready]
+
+    def _draw(self, logits: Tensor, streams: list[_Stream]) -> None:
+        requests = [cast(Request, stream.request) for stream in streams]
+        for sampling in dict.fromkeys(request.sampling for request in requests):
+            rows = [i for i, request in enumerate(requests) if request.sampling == sampling]
+            seeds = np.array([requests[i].seed for i in rows], dtype=np.uint64)
+            positions = np.array([len(streams[i].tokens) for i in rows], dtype=np.uint64)
+            picked = logits if len(rows) == len(requests) else logits[rows]
+            drawn = draw(picked, uniforms(seeds, positions), sampling)
+            for i, token, logprob in zip(rows, drawn.tokens.tolist(), drawn.logprobs.tolist(), strict=True):
+                streams[i].tokens.append(token)
+                streams[i].said.append(token)
+                streams[i].logprobs.append(logprob)
+        self._counts["said_tokens"] += len(streams)
+
+    def _finish_reason(self, stream: _Stream) -> Finish | None:
+        request = cast(Request, stream.request)
+        sampling: Sampling = request.sampling
+        if stream.said[-1] in stream.version.end_of_turn and not sampling.ignore_end_of_turn:
+            return "stop"
+        if len(stream.said) >= sampling.max_new_tokens:
+            return "length"
+        if len(stream.tokens) >= _limit(stream, request):
+            return _full(stream, request)
+        # A broken model says nothing worth waiting for.
+        return "stop" if np.isnan(stream.logprobs[-1]) else None
+
+    def _finish(self, stream: _Stream) -> Completion:
+        request, finish = cast(Request, stream.request), cast(Finish, self._finish_reason(stream))
+        broken = bool(np.isnan(stream.logprobs).any())
+        stream.request = None
+        self._talking.remove(stream)
+        return Completion(
+            request=request,
+            said=np.array(stream.said, dtype=np.int32),
+            logprobs=np.array(stream.logprobs, dtype=np.float32),
+            finish=finish,
+            version=stream.version.number,
+            error=f"policy {request.policy!r} computed logits that are not finite" if broken else None,
+        )
+
+
+def refuse_unsupported(model: PreTrainedModel) -> None:
+    """Raise UserError, naming the family and the reason, for models whose state is not keys and values."""
+    config: Any = model.config
+    reason = UNSUPPORTED.get(config.model_type)
+    if getattr(config, "alibi", False):
+        reason = "ALiBi positions"
+    if config.is_encoder_decoder:
+        reason = "an encoder"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds and reason is None:
+        reason = f"layers of kind {', '.join(sorted(kinds))}"
+    if reason:
+        raise UserError(f"models of the family {config.model_type!r} have {reason}, which the engine does not serve")
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """Return how many tokens a stream may hold: the model's positions, and within its sliding window if it has one."""
+    config: Any = model.config
+    limits = [getattr(config, "max_position_embeddings", None) or 2**20]
+    uses_window = getattr(config, "use_sliding_window", True)
+    if uses_window and getattr(config, "sliding_window", None):
+        limits.append(config.sliding_window)
+    return int(min(limits))
+
+
+def _make_version(policy: str, model: PreTrainedModel, *, number: int, end_of_turn: frozenset[int]) -> _Version:
+    AttentionInterface.register(ATTENTION, cast(Any, ragged_attention))
+    twin = copy_for_playing(model)
+    twin.set_attn_implementation(ATTENTION)
+    num_layers = int(cast(Any, model.config).num_hidden_layers)
+    return _Version(
+        policy=policy,
+        number=number,
+        model=twin,
+        cache=RaggedCache(num_layers=num_layers),
+        end_of_turn=end_of_turn,
+        context=context_of(model),
+    )
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, tokens: list[int], layout: Layout, keep: list[int]) -> Tensor:
+    """Return logits [len(keep), V] of the flat row at the positions `keep`."""
+    device = layout.rows.device
+    output = model(
+        input_ids=torch.tensor([tokens], device=device),
+        position_ids=layout.positions[None],
+        use_cache=False,
+        logits_to_keep=torch.tensor(keep, dtype=torch.int64, device=device),
+        layout=layout,
+    )
+    return cast(Tensor, output.logits)[0]
+
+
+def _self_test(model: PreTrainedModel, version: _Version) -> None:
+    """Feed a few tokens in two pieces and compare with the model's own forward pass."""
+    family = cast(Any, model.config).model_type
+    tokens = [(7 * i + 1) % int(cast(Any, model.config).vocab_size) for i in range(12)]
+    cache = RaggedCache(num_layers=version.cache.num_layers)
+    row = cache.take_row()
+    cache.reserve(len(tokens))
+    try:
+        for start, end in ((0, 7), (7, 11), (11, 12)):
+            layout = Layout([Segment(row=row, start=start, end=end)], cache=cache, device=model.device)
+            ours = _logits(version.model, tokens[start:end], layout, [end - start - 1])[0].float()
+    except (AttributeError, TypeError, RuntimeError, IndexError) as error:
+        raise UserError(f"the engine cannot run models of the family {family!r}: {error}") from error
+    with torch.inference_mode():
+        theirs = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1].float()
+    if float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-6)) > SELF_TEST_TOLERANCE[model.dtype]:
+        raise UserError(
+            f"the engine computes other logits than the model for the family {family!r}, so it does not serve it"
+        )
+
+
+def _limit(stream: _Stream, request: Request) -> int:
+    """Tokens the stream may hold."""
+    return min(request.sampling.max_stream_tokens or stream.version.context, stream.version.context)
+
+
+def _full(stream: _Stream, request: Request) -> Finish:
+    return "context_full" if _limit(stream, request) == stream.version.context else "token_limit"
+
+
+def _by_version(item: tuple[_Stream, int]) -> tuple[str, int]:
+    return item[0].version.policy, item[0].version.number
+
+
+def _blocks(tokens: list[int]) -> list[bytes]:
+    """Return a key for each whole block of an opening; the last token is left out, for it must be fed."""
+    raw = np.array(tokens, dtype=np.int32).tobytes()
+    size = PREFIX_BLOCK * np.dtype(np.int32).itemsize
+    return [raw[:end] for end in range(size, (len(tokens) - 1) * 4 + 1, size)]

@@ -1,0 +1,345 @@
+"""The dialog loop: many conversations at once, over any generators.
+
+Each live conversation has one turn under way.  When a generator hands a turn back, the environment says who is next
+and that turn is queued at once, so a long reply in one conversation holds nobody else up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from selfplay.dialog import (
+    SPLITS,
+    Conversation,
+    Finish,
+    Outcome,
+    PlayerInfo,
+    Reason,
+    Scenario,
+    Split,
+    Tokens,
+    Turn,
+    conversation_id,
+)
+from selfplay.errors import UserError
+from selfplay.generate.chat import ChatBridge
+from selfplay.interfaces import Completion, Env, Generator, PluginError, Request, Sampling, View
+
+OnTurn = Callable[[Conversation], None]
+# First part of every spawn key, so that draws for different purposes never meet.
+DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM = range(3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Player:
+    """What can fill a role: a generator, and for language models the bridge to their tokens."""
+
+    policy: str  # as the generator knows it: a policy's name, "scripted", "human"
+    generator: Generator
+    bridge: ChatBridge | None = None  # None: it speaks text
+    version: int = 0
+    trained: bool = False  # whether its turns may become training rows
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def info(self, brief: str) -> PlayerInfo:
+        """Return what the transcript records of this player in one conversation."""
+        if self.bridge is None:
+            return PlayerInfo(policy=self.policy, brief=brief)
+        shown = {name: getattr(self.sampling, name) for name in self.sampling.__dataclass_fields__}
+        return PlayerInfo(
+            policy=self.policy,
+            version=self.version,
+            model=self.bridge.model_name,
+            trained=self.trained,
+            brief=brief,
+            sampling=shown,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """A conversation to be played."""
+
+    id: str
+    scenario: Scenario
+    players: Mapping[str, str]  # role -> name in the table of players
+    seed: int  # what its draws come from
+    turns: tuple[Turn, ...] = ()  # [K] already spoken: a replay goes on from here
+
+
+def make_matches(
+    env: Env, players: Mapping[str, str], *, seed: int, num_matches: int, split: Split, step: int = 0
+) -> list[Match]:
+    """Return matches on scenarios drawn from (seed, split, step), each its own group."""
+    purpose = SPLITS.index(split)
+    matches = []
+    for group in range(num_matches):
+        drawn = _draw(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
+        matches.append(
+            Match(
+                id=conversation_id(step=step, group=group, index=0),
+                scenario=env.scenario(drawn, split),
+                players=players,
+                seed=_draw(seed, (DRAW_CONVERSATION, purpose, step, group, 0), bits=48),
+            )
+        )
+    return matches
+
+
+def continue_match(
+    conversation: Conversation, players: Mapping[str, str], *, turn: int, seed: int | None = None
+) -> Match:
+    """Return a match that goes on from a stored conversation before its turn `turn`.
+
+    With the stored seed (seed=None) and the same players the continuation is the one that was stored.
+    Raises UserError if the conversation has fewer turns.
+    """
+    if not 0 <= turn <= conversation.num_turns:
+        raise UserError(
+            f"turn={turn}: conversation {conversation.id} has turns 0 to {conversation.num_turns - 1}; "
+            f"turn={conversation.num_turns} goes on after its last"
+        )
+    return Match(
+        id=conversation.id,
+        scenario=conversation.scenario,
+        players=players,
+        seed=conversation.seed if seed is None else _draw(seed, (DRAW_CONVERSATION, 0, 0, 0, 0), bits=48),
+        turns=conversation.turns[:turn],
+    )
+
+
+def play(
+    matches: Iterable[Match],
+    *,
+    env: Env,
+    players: Mapping[str, Player],
+    view: View = "perspective",
+    concurrency: int = 64,
+    on_turn: OnTurn | None = None,
+) -> Iterator[Conversation]:
+    """Play matches, `concurrency` at a time, and yield conversations as they finish.
+
+    `on_turn` is called with the conversation after each of its turns.  An environment or a player that fails ends its
+    own conversation as "failed", with the error recorded; a UserError means that nothing could go right and is raised.
+    """
+    table = _Table(env=env, players=players, view=view)
+    waiting, live = iter(matches), dict[str, _Live]()
+    try:
+        while True:
+            while len(live) < concurrency and (match := next(waiting, None)) is not None:
+                begun = table.begin(match)
+                live[match.id] = begun
+                if table.advance(begun):
+                    yield table.leave(live.pop(match.id))
+            if not live:
+                return
+            for completion in table.step():
+                talking = live[completion.request.conversation.id]
+                is_over = table.hear(talking, completion)
+                if on_turn is not None:
+                    on_turn(talking.conversation)
+                if is_over or table.advance(talking):
+                    yield table.leave(live.pop(talking.conversation.id))
+    finally:
+        for left in live.values():
+            table.leave(left)
+
+
+@dataclass(slots=True)
+class _Live:
+    """A conversation that is being played."""
+
+    match: Match
+    conversation: Conversation
+    started: float
+    asked: float = 0.0  # when the turn under way was asked for
+    heard: Tokens = field(default_factory=lambda: np.empty(0, dtype=np.int32))  # what that turn's stream was fed
+    heard_text: str = ""
+    streams: dict[str, Generator] = field(default_factory=dict)  # stream -> who holds it
+    fed: set[tuple[str, str]] = field(default_factory=set)  # (stream, policy) that hold what was said so far
+
+
+class _Table:
+    """Where the env, the players and the live conversations meet."""
+
+    def __init__(self, *, env: Env, players: Mapping[str, Player], view: View) -> None:
+        self._env = env
+        self._players = players
+        self._view = view
+        self._generators = list({id(p.generator): p.generator for p in players.values()}.values())
+
+    def begin(self, match: Match) -> _Live:
+        """Seat the players and give them their briefs."""
+        env, scenario = self._env, match.scenario
+        missing = [role for role in scenario.roles if match.players.get(role) not in self._players]
+        if missing:
+            raise UserError(
+                f"role {missing[0]!r} of env {env.name!r} has no player; name one with players.{missing[0]}="
+            )
+        briefs = {role: env.brief(scenario, role) for role in scenario.roles}
+        if self._view == "shared":
+            _check_shareable(scenario, briefs)
+        conversation = Conversation(
+            id=match.id,
+            scenario=scenario,
+            players={role: self._players[match.players[role]].info(briefs[role]) for role in scenario.roles},
+            turns=match.turns,
+            seed=match.seed,
+            view=self._view,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+        return _Live(match=match, conversation=conversation, started=time.perf_counter())
+
+    def advance(self, live: _Live) -> bool:
+        """Ask for the next turn; True: the conversation is over."""
+        conversation = live.conversation
+        try:
+            role = self._env.next_role(conversation)
+            if role is None:
+                live.conversation = replace(conversation, outcome=self._env.outcome(conversation))
+                return True
+            live.heard_text = self._env.hears(conversation, role)
+        except Exception as error:  # noqa: BLE001 (an env may raise anything: it ends its conversation, not the run)
+            return _fail(live, "env_error", _describe(error, self._env.name, conversation))
+        if role not in conversation.scenario.roles:
+            known = ", ".join(conversation.scenario.roles)
+            raise PluginError(
+                f"env {self._env.name!r} returned role {role!r} from next_role (seed {conversation.scenario.seed}, turn "
+                f"{conversation.num_turns}); roles are {known}"
+            )
+        self._ask(live, role)
+        return False
+
+    def step(self) -> list[Completion]:
+        """Let every generator go on by one step."""
+        return [completion for generator in self._generators for completion in generator.step()]
+
+    def hear(self, live: _Live, completion: Completion) -> bool:
+        """Add a finished turn to its conversation; True: the conversation is over."""
+        request, conversation = completion.request, live.conversation
+        player = self._players[live.match.players[request.role]]
+        if completion.error is not None:
+            return _fail(live, "player_error", completion.error, by=request.role)
+        text = completion.text if player.bridge is None else player.bridge.text(completion.said)
+        turn = Turn(
+            role=request.role,
+            text=text or "",
+            heard_text=live.heard_text,
+            player=conversation.players[request.role].label,
+            stream=_stream_of(request.role, self._view) if player.bridge is not None else "",
+            heard=live.heard,
+            said=completion.said,
+            logprobs=completion.logprobs,
+            finish=completion.finish,
+            seconds=time.perf_counter() - live.asked,
+        )
+        conversation = replace(conversation, turns=(*conversation.turns, turn))
+        live.conversation = conversation
+        if completion.finish in ("context_full", "token_limit"):
+            return _truncate(live, completion.finish, by=request.role)
+        if not turn.text.strip():
+            return _fail(live, "empty_reply", f"{request.role} said nothing", by=request.role)
+        try:
+            action = self._env.parse(conversation, conversation.num_turns - 1)
+        except Exception as error:  # noqa: BLE001 (as above)
+            return _fail(live, "env_error", _describe(error, self._env.name, conversation))
+        if action is not None:
+            live.conversation = replace(conversation, turns=(*conversation.turns[:-1], replace(turn, action=action)))
+        return False
+
+    def leave(self, live: _Live) -> Conversation:
+        """Free what the conversation's streams hold, and return it."""
+        for stream, generator in live.streams.items():
+            generator.close(stream)
+        return replace(live.conversation, seconds=time.perf_counter() - live.started)
+
+    def _ask(self, live: _Live, role: str) -> None:
+        conversation = live.conversation
+        player = self._players[live.match.players[role]]
+        stream = f"{conversation.id}/{_stream_of(role, self._view)}"
+        tokens = live.heard = np.empty(0, dtype=np.int32)
+        if player.bridge is not None:
+            self._check_heard(conversation, live.heard_text)
+            me = conversation.players[role]
+            live.heard = player.bridge.heard(
+                conversation, role, heard_text=live.heard_text, brief=me.brief, player=me.label
+            )
+            tokens = live.heard
+            if (stream, player.policy) not in live.fed:
+                # A replayed conversation: the stream is opened with all that it held.
+                tokens = np.concatenate([*player.bridge.seen(conversation, role, player=me.label), live.heard])
+                live.fed.add((stream, player.policy))
+            live.streams[stream] = player.generator
+        live.asked = time.perf_counter()
+        player.generator.submit(
+            Request(
+                conversation=conversation,
+                role=role,
+                policy=player.policy,
+                stream=stream,
+                tokens=tokens,
+                sampling=player.sampling,
+                seed=_stream_seed(conversation, role, self._view),
+            )
+        )
+
+    def _check_heard(self, conversation: Conversation, heard_text: str) -> None:
+        if self._view == "shared" and conversation.turns and heard_text != conversation.turns[-1].text:
+            raise UserError(
+                f"env {self._env.name!r} tells a role more than its partner said (turn {conversation.num_turns}), which "
+                "a shared stream cannot hold; use view=perspective"
+            )
+
+
+def _check_shareable(scenario: Scenario, briefs: Mapping[str, str]) -> None:
+    hidden = [role for role, private in scenario.private.items() if private]
+    if hidden:
+        raise UserError(
+            f"view=shared: scenario {scenario.seed} of env {scenario.env!r} has private parts ({', '.join(hidden)}), "
+            "which one stream for both roles would reveal; use view=perspective"
+        )
+    if len(set(briefs.values())) > 1:
+        raise UserError(
+            f"view=shared: the roles of env {scenario.env!r} have different briefs, and one stream for both roles has "
+            "one brief; use view=perspective"
+        )
+
+
+def _stream_of(role: str, view: View) -> str:
+    return "shared" if view == "shared" else role
+
+
+def _stream_seed(conversation: Conversation, role: str, view: View) -> int:
+    place = 0 if view == "shared" else conversation.scenario.roles.index(role)
+    return _draw(conversation.seed, (DRAW_STREAM, place), bits=64)
+
+
+def _draw(seed: int, key: tuple[int, ...], *, bits: int) -> int:
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
+    return int(state[0]) >> (64 - bits)
+
+
+def _fail(live: _Live, reason: Reason, error: str, *, by: str | None = None) -> bool:
+    line = " ".join(error.split())
+    live.conversation = replace(
+        live.conversation, outcome=Outcome(status="failed", reason=reason, by=by), error=f"{reason}: {line}"
+    )
+    return True
+
+
+def _truncate(live: _Live, finish: Finish, *, by: str) -> bool:
+    reason: Reason = "token_limit" if finish == "token_limit" else "context_full"
+    live.conversation = replace(live.conversation, outcome=Outcome(status="truncated", reason=reason, by=by))
+    return True
+
+
+def _describe(error: Exception, env: str, conversation: Conversation) -> str:
+    return (
+        f"env {env!r} raised {type(error).__name__}: {error} (seed {conversation.scenario.seed}, "
+        f"turn {conversation.num_turns})"
+    )

@@ -142,9 +142,8 @@ class Outcome:
         if allowed is None:
             raise ValueError(f"status {self.status!r} is none of {', '.join(REASONS_OF_STATUS)}")
         if self.reason not in allowed:
-            raise ValueError(
-                f"reason {self.reason!r} does not go with status {self.status!r}; use one of {', '.join(sorted(allowed))}"
-            )
+            fitting = ", ".join(sorted(allowed))
+            raise ValueError(f"reason {self.reason!r} does not go with status {self.status!r}; use one of {fitting}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

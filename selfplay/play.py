@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from selfplay.dialog import (
     Conversation,
     Finish,
     Outcome,
-    PlayerInfo,
     Reason,
     Scenario,
     Split,
@@ -27,38 +27,12 @@ from selfplay.dialog import (
     conversation_id,
 )
 from selfplay.errors import UserError
-from selfplay.generate.chat import ChatBridge
-from selfplay.interfaces import Completion, Env, Generator, PluginError, Request, Sampling, View
+from selfplay.interfaces import Completion, Env, Generator, PluginError, Request, View
+from selfplay.players import Player
 
 OnTurn = Callable[[Conversation], None]
 # First part of every spawn key, so that draws for different purposes never meet.
 DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM = range(3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Player:
-    """What can fill a role: a generator, and for language models the bridge to their tokens."""
-
-    policy: str  # as the generator knows it: a policy's name, "scripted", "human"
-    generator: Generator
-    bridge: ChatBridge | None = None  # None: it speaks text
-    version: int = 0
-    trained: bool = False  # whether its turns may become training rows
-    sampling: Sampling = field(default_factory=Sampling)
-
-    def info(self, brief: str) -> PlayerInfo:
-        """Return what the transcript records of this player in one conversation."""
-        if self.bridge is None:
-            return PlayerInfo(policy=self.policy, brief=brief)
-        shown = {name: getattr(self.sampling, name) for name in self.sampling.__dataclass_fields__}
-        return PlayerInfo(
-            policy=self.policy,
-            version=self.version,
-            model=self.bridge.model_name,
-            trained=self.trained,
-            brief=brief,
-            sampling=shown,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,27 +101,19 @@ def play(
     `on_turn` is called with the conversation after each of its turns.  An environment or a player that fails ends its
     own conversation as "failed", with the error recorded; a UserError means that nothing could go right and is raised.
     """
-    table = _Table(env=env, players=players, view=view)
-    waiting, live = iter(matches), dict[str, _Live]()
+    table = _Table(env=env, players=players, view=view, on_turn=on_turn)
+    waiting = iter(matches)
     try:
         while True:
-            while len(live) < concurrency and (match := next(waiting, None)) is not None:
-                begun = table.begin(match)
-                live[match.id] = begun
-                if table.advance(begun):
-                    yield table.leave(live.pop(match.id))
-            if not live:
+            fresh = list(islice(waiting, concurrency - len(table.live)))
+            for match in fresh:
+                yield from table.begin(match)
+            if not fresh and not table.live:
                 return
             for completion in table.step():
-                talking = live[completion.request.conversation.id]
-                is_over = table.hear(talking, completion)
-                if on_turn is not None:
-                    on_turn(talking.conversation)
-                if is_over or table.advance(talking):
-                    yield table.leave(live.pop(talking.conversation.id))
+                yield from table.hear(completion)
     finally:
-        for left in live.values():
-            table.leave(left)
+        table.clear()
 
 
 @dataclass(slots=True)
@@ -165,16 +131,18 @@ class _Live:
 
 
 class _Table:
-    """Where the env, the players and the live conversations meet."""
+    """Where the env, the players and the live conversations meet.  Its steps return the conversations that ended."""
 
-    def __init__(self, *, env: Env, players: Mapping[str, Player], view: View) -> None:
+    def __init__(self, *, env: Env, players: Mapping[str, Player], view: View, on_turn: OnTurn | None) -> None:
+        self.live: dict[str, _Live] = {}
         self._env = env
         self._players = players
         self._view = view
+        self._on_turn = on_turn
         self._generators = list({id(p.generator): p.generator for p in players.values()}.values())
 
-    def begin(self, match: Match) -> _Live:
-        """Seat the players and give them their briefs."""
+    def begin(self, match: Match) -> list[Conversation]:
+        """Seat the players, give them their briefs and ask for the first turn."""
         env, scenario = self._env, match.scenario
         missing = [role for role in scenario.roles if match.players.get(role) not in self._players]
         if missing:
@@ -193,9 +161,34 @@ class _Table:
             view=self._view,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
-        return _Live(match=match, conversation=conversation, started=time.perf_counter())
+        live = self.live[match.id] = _Live(match=match, conversation=conversation, started=time.perf_counter())
+        return [self._leave(live)] if self._advance(live) else []
 
-    def advance(self, live: _Live) -> bool:
+    def step(self) -> list[Completion]:
+        """Let every generator go on by one step."""
+        return [completion for generator in self._generators for completion in generator.step()]
+
+    def hear(self, completion: Completion) -> list[Conversation]:
+        """Add a finished turn to its conversation and ask for the next."""
+        live = self.live[completion.request.conversation.id]
+        is_over = self._add_turn(live, completion)
+        if self._on_turn is not None and live.conversation.num_turns > completion.request.conversation.num_turns:
+            self._on_turn(live.conversation)
+        return [self._leave(live)] if is_over or self._advance(live) else []
+
+    def clear(self) -> None:
+        """Leave every live conversation where it is."""
+        for live in list(self.live.values()):
+            self._leave(live)
+
+    def _leave(self, live: _Live) -> Conversation:
+        """Free what the conversation's streams hold, and return it."""
+        del self.live[live.match.id]
+        for stream, generator in live.streams.items():
+            generator.close(stream)
+        return replace(live.conversation, seconds=time.perf_counter() - live.started)
+
+    def _advance(self, live: _Live) -> bool:
         """Ask for the next turn; True: the conversation is over."""
         conversation = live.conversation
         try:
@@ -207,20 +200,15 @@ class _Table:
         except Exception as error:  # noqa: BLE001 (an env may raise anything: it ends its conversation, not the run)
             return _fail(live, "env_error", _describe(error, self._env.name, conversation))
         if role not in conversation.scenario.roles:
-            known = ", ".join(conversation.scenario.roles)
             raise PluginError(
-                f"env {self._env.name!r} returned role {role!r} from next_role (seed {conversation.scenario.seed}, turn "
-                f"{conversation.num_turns}); roles are {known}"
+                f"env {self._env.name!r} returned role {role!r} from next_role (seed {conversation.scenario.seed}, "
+                f"turn {conversation.num_turns}); roles are {', '.join(conversation.scenario.roles)}"
             )
         self._ask(live, role)
         return False
 
-    def step(self) -> list[Completion]:
-        """Let every generator go on by one step."""
-        return [completion for generator in self._generators for completion in generator.step()]
-
-    def hear(self, live: _Live, completion: Completion) -> bool:
-        """Add a finished turn to its conversation; True: the conversation is over."""
+    def _add_turn(self, live: _Live, completion: Completion) -> bool:
+        """Add a finished turn; True: the conversation is over."""
         request, conversation = completion.request, live.conversation
         player = self._players[live.match.players[request.role]]
         if completion.error is not None:
@@ -251,12 +239,6 @@ class _Table:
         if action is not None:
             live.conversation = replace(conversation, turns=(*conversation.turns[:-1], replace(turn, action=action)))
         return False
-
-    def leave(self, live: _Live) -> Conversation:
-        """Free what the conversation's streams hold, and return it."""
-        for stream, generator in live.streams.items():
-            generator.close(stream)
-        return replace(live.conversation, seconds=time.perf_counter() - live.started)
 
     def _ask(self, live: _Live, role: str) -> None:
         conversation = live.conversation
@@ -291,8 +273,8 @@ class _Table:
     def _check_heard(self, conversation: Conversation, heard_text: str) -> None:
         if self._view == "shared" and conversation.turns and heard_text != conversation.turns[-1].text:
             raise UserError(
-                f"env {self._env.name!r} tells a role more than its partner said (turn {conversation.num_turns}), which "
-                "a shared stream cannot hold; use view=perspective"
+                f"env {self._env.name!r} tells a role more than its partner said (turn {conversation.num_turns}), "
+                "which a shared stream cannot hold; use view=perspective"
             )
 
 

@@ -1,1 +1,89 @@
-"""TODO"""
+"""The command line: one module per verb, imported only when its verb is used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from selfplay.commands.words import CommandLine, read_words
+from selfplay.errors import UserError
+
+__all__ = ["Command", "main"]
+
+# verb -> (module, what the menu says of it); the module is imported only when its verb is used.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "play": ("selfplay.commands.play", "two players talk; the conversations are stored in a run folder"),
+    "show": ("selfplay.commands.show", "print a stored conversation"),
+    "ls": ("selfplay.commands.ls", "list runs, or the conversations of one run"),
+    "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets"),
+    "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),
+    "doctor": ("selfplay.commands.doctor", "what is installed here, and what to type next"),
+}
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class Command(Protocol):
+    """What every module of this package provides."""
+
+    SUMMARY: str  # one line
+    USAGE: str  # what --help prints
+
+    @staticmethod
+    def run(line: CommandLine) -> int:
+        """Do it; return the exit status."""
+        ...
+
+
+def main(arguments: Sequence[str] | None = None, *, verbs: Mapping[str, tuple[str, str]] = VERBS) -> int:
+    """Run one command line, by default this process's own, and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(words, verbs)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    return status
+
+
+def _run(words: Sequence[str], verbs: Mapping[str, tuple[str, str]]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(_menu(verbs))
+        return 0
+    verb, rest = words[0], words[1:]
+    command = _command(verb, verbs)
+    line = read_words(rest)
+    if line.wants_help:
+        print(command.USAGE.strip())
+        return 0
+    return command.run(line)
+
+
+def _menu(verbs: Mapping[str, tuple[str, str]]) -> str:
+    lines = ["selfplay VERB [key=value ...] - two language models talk; VERB --help says more"]
+    return "\n".join(lines + [f"  {verb:<8}{summary}" for verb, (_, summary) in verbs.items()])
+
+
+def _command(verb: str, verbs: Mapping[str, tuple[str, str]]) -> Command:
+    if verb not in verbs:
+        close = difflib.get_close_matches(verb, verbs, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(verbs)}"
+        raise UserError(f"unknown verb {verb!r}; {hint}")
+    module: Command = importlib.import_module(verbs[verb][0])  # type: ignore[assignment]  # a module is no class
+    return module
+
+
+def _discard_output() -> None:
+    """Point stdout at nothing: its reader has gone, and Python would complain of that once more at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())

@@ -30,7 +30,7 @@ def read_words(arguments: Sequence[str]) -> CommandLine:
             flags[argument] = True
         elif argument.startswith("-"):
             raise UserError(
-                f"unknown flag {argument!r}: settings are written key=value; the only flags are --help, --dry-run, --json"
+                f"unknown flag {argument!r}: settings are written key=value; the flags are --help, --dry-run and --json"
             )
         else:
             words.append(argument)

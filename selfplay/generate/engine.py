@@ -24,7 +24,7 @@ from selfplay.dialog import Finish
 from selfplay.errors import UserError
 from selfplay.generate.cache import Layout, RaggedCache, Segment, ragged_attention
 from selfplay.generate.linear import copy_for_playing
-from selfplay.generate.sampling import draw, uniforms
+from selfplay.generate.sampling import draw, split_mix
 from selfplay.interfaces import Completion, Request, Sampling, Weights
 
 ATTENTION = "selfplay_ragged"
@@ -268,7 +268,7 @@ class TokenGenerator:
             seeds = np.array([requests[i].seed for i in rows], dtype=np.uint64)
             positions = np.array([len(streams[i].tokens) for i in rows], dtype=np.uint64)
             picked = logits if len(rows) == len(requests) else logits[rows]
-            drawn = draw(picked, uniforms(seeds, positions), sampling)
+            drawn = draw(picked, split_mix(seeds, positions), sampling)
             for i, token, logprob in zip(rows, drawn.tokens.tolist(), drawn.logprobs.tolist(), strict=True):
                 streams[i].tokens.append(token)
                 streams[i].said.append(token)

@@ -55,7 +55,9 @@ def copy_for_playing(model: PreTrainedModel) -> PreTrainedModel:
 @cache
 def can_pack() -> bool:
     """Whether packed products are available here and right."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch has not typed it
+        return False
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     generator = torch.Generator().manual_seed(0)
     inputs, weight = torch.randn(3, 32, generator=generator), torch.randn(16, 32, generator=generator)

@@ -1,10 +1,14 @@
 """Drawing tokens so that neither batch size nor order changes a transcript.
 
-A draw is one uniform number, a hash of (stream seed, position), walked down the probabilities in falling order.
-Rounding differs a little with the batch; in falling order the boundaries that can flip are few.  Only a
-short head of the distribution is sorted; the rare draw that falls behind it sorts the row.
+A draw is Gumbel-max: every token's log-probability plus noise that is a hash of (stream seed, position, token), and the
+highest wins.  Rounding, which differs a little with the batch, then matters only where the two highest are closer
+than its error; walking down the cumulative probabilities instead would flip many draws from a flat tail.
 
-Legend: B rows, V vocabulary, K sorted window.
+Noise for the whole vocabulary would cost as much as a third of the model, so the head of the distribution
+competes with its tail as a single candidate, and only where the tail wins its tokens compete among themselves.  That is
+exact: the tail's chance is the sum of its tokens' chances, and the noises are independent.
+
+Legend: B rows, V vocabulary, K tokens in the head.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ from torch import Tensor
 
 from selfplay.interfaces import Sampling
 
-# Windows of the sorted head that are tried in turn; the last resort is the whole row.
-WINDOWS = (128, 4096)
+HEAD = 128
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,82 +36,132 @@ class Draw:
     logprobs: Tensor  # [B] float32 nats, on the CPU; NaN where a row's logits were not finite
 
 
-def uniforms(seeds: npt.NDArray[np.uint64], positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """Return the `positions[b]`-th output of a SplitMix64 generator seeded with `seeds[b]`, as [B] in [0, 1).
+def split_mix(seeds: Words, places: Words) -> Words:
+    """Return the `places`-th output of the SplitMix64 generators seeded with `seeds`; both broadcast.
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 16.
     """
     with np.errstate(over="ignore"):
-        state = seeds + (positions + np.uint64(1)) * GOLDEN_GAMMA
+        state = seeds + (places + np.uint64(1)) * GOLDEN_GAMMA
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    # The 53 high bits are what a double holds.
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        mixed: Words = state ^ (state >> np.uint64(31))
+    return mixed
 
 
-def draw(logits: Tensor, uniform: npt.NDArray[np.float64], sampling: Sampling) -> Draw:
-    """Draw one token a row from logits [B, V] with the numbers uniform [B] in [0, 1).
+def gumbels(keys: Words, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return standard Gumbel noise [B, K] for tokens [B, K] or [1, K] under keys [B]; it depends on both alone."""
+    words = split_mix(keys[:, None], tokens.astype(np.uint64))
+    # The 53 high bits are what a double holds; the half keeps 0 out.
+    uniform = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+    return np.asarray(-np.log(-np.log(uniform)), dtype=np.float64)
+
+
+def draw(logits: Tensor, keys: Words, sampling: Sampling) -> Draw:
+    """Draw one token a row from logits [B, V]; keys [B] hold `split_mix(stream seed, position)`.
 
     The reported log-probability is that of the distribution after temperature, top-k, top-p and min-p, in this
     order, as transformers applies them.  At temperature 0 the likeliest token is taken and the log-probability is 0.
     """
     if sampling.temperature == 0.0:
-        best = logits.argmax(dim=-1).cpu()
         finite = logits.amax(dim=-1).isfinite().cpu()
-        return Draw(tokens=best, logprobs=torch.where(finite, 0.0, torch.nan))
-    scaled = logits.float() / sampling.temperature
-    tokens = torch.zeros(scaled.shape[0], dtype=torch.int64)
-    logprobs = torch.full((scaled.shape[0],), torch.nan)
+        return Draw(tokens=logits.argmax(dim=-1).cpu(), logprobs=torch.where(finite, 0.0, torch.nan))
+    scaled = logits.float() if sampling.temperature == 1.0 else logits.float() / sampling.temperature
     total = torch.logsumexp(scaled, dim=-1, keepdim=True)  # [B, 1]
-    open_rows = total[:, 0].isfinite().nonzero()[:, 0].cpu()
-    u = torch.from_numpy(uniform)
-    for width in _widths(scaled.shape[1], sampling.top_k):
-        whole = width == scaled.shape[1] or sampling.top_k > 0
-        every_row = len(open_rows) == scaled.shape[0]
-        values, indices = (scaled if every_row else scaled[open_rows.to(scaled.device)]).topk(width, dim=-1)
-        # After top-k the rest is measured on what top-k left.
-        mass = values.logsumexp(dim=-1, keepdim=True) if sampling.top_k else total[open_rows.to(scaled.device)]
-        head = (values - mass).double().cpu()  # [B, K] falling
-        place, logprob, decided = _walk(head, u[open_rows], sampling, whole=whole)
-        rows = open_rows[decided]
-        tokens[rows] = indices.cpu()[decided].gather(1, place[decided, None])[:, 0]
-        logprobs[rows] = logprob[decided].float()
-        open_rows = open_rows[~decided]
-        if len(open_rows) == 0:
-            break
-    return Draw(tokens=tokens, logprobs=logprobs)
+    drawn = _Rows(tokens=np.zeros(len(keys), np.int64), logprobs=np.full(len(keys), np.nan))
+    finite_rows = total[:, 0].isfinite().nonzero()[:, 0].cpu().numpy()
+    width = min(sampling.top_k or HEAD, scaled.shape[1])
+    left = drawn.fill(finite_rows, scaled, total, keys, sampling, width=width)
+    drawn.fill(left, scaled, total, keys, sampling, width=scaled.shape[1])
+    return Draw(tokens=torch.from_numpy(drawn.tokens), logprobs=torch.from_numpy(drawn.logprobs).float())
 
 
-def _widths(vocabulary: int, top_k: int) -> list[int]:
-    if top_k:
-        return [min(top_k, vocabulary)]
-    return [width for width in WINDOWS if width < vocabulary] + [vocabulary]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """What has been drawn so far."""
+
+    tokens: npt.NDArray[np.int64]  # [B]
+    logprobs: npt.NDArray[np.float64]  # [B] nats
+
+    def fill(
+        self,
+        rows: npt.NDArray[np.int64],
+        scaled: Tensor,
+        total: Tensor,
+        keys: Words,
+        sampling: Sampling,
+        *,
+        width: int,
+    ) -> npt.NDArray[np.int64]:
+        """Draw for some rows from their `width` likeliest tokens; return the rows that need all of theirs.
+
+        scaled [B, V] logits over temperature, total [B, 1] their logsumexp.
+        """
+        if len(rows) == 0:
+            return rows
+        places = torch.from_numpy(rows).to(scaled.device)
+        values, indices = (scaled if len(rows) == len(scaled) else scaled[places]).topk(width, dim=-1)
+        # Top-k measures the rest on what it left, so nothing lies behind its window.
+        mass = values.logsumexp(dim=-1, keepdim=True) if sampling.top_k else total[places]
+        head = _Head(
+            logprobs=(values - mass).double().cpu().numpy(),
+            tokens=indices.cpu().numpy(),
+            is_whole=sampling.top_k > 0 or width == scaled.shape[1],
+        )
+        kept, is_cut = head.keep(sampling)
+        # Without a cut inside the head, the rest of the vocabulary is what is kept of the tail: all of it, or unknown.
+        truncates = sampling.top_p < 1.0 or sampling.min_p > 0.0
+        unknown = np.zeros_like(is_cut) if head.is_whole or not truncates else ~is_cut
+        winner, is_behind = head.race(kept, keys[rows], tail_counts=not (head.is_whole or truncates))
+        decided = ~(unknown | is_behind)
+        each = np.arange(len(rows))
+        self.tokens[rows[decided]] = head.tokens[each, winner][decided]
+        kept_mass = np.log(np.where(kept, np.exp(head.logprobs), 0.0).sum(axis=-1))
+        renormalised = head.logprobs[each, winner] - np.where(is_cut | head.is_whole, kept_mass, 0.0)
+        self.logprobs[rows[decided]] = renormalised[decided]
+        for row in np.flatnonzero(is_behind):
+            logprobs = (scaled[rows[row]] - total[rows[row]]).double().cpu().numpy()
+            self._draw_behind(int(rows[row]), logprobs, head.tokens[row], keys)
+        return rows[unknown]
+
+    def _draw_behind(
+        self, row: int, logprobs: npt.NDArray[np.float64], head: npt.NDArray[np.int64], keys: Words
+    ) -> None:
+        """Draw among the tokens of one row, logprobs [V], that are not in its head."""
+        scores = logprobs + gumbels(keys[row : row + 1], np.arange(len(logprobs))[None])[0]
+        scores[head] = -np.inf
+        self.tokens[row] = scores.argmax()
+        self.logprobs[row] = logprobs[self.tokens[row]]
 
 
-def _walk(head: Tensor, u: Tensor, sampling: Sampling, *, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Walk down falling log-probabilities [B, K]; return place [B], log-probability [B] and whether it is certain [B].
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """The likeliest tokens of some rows, in falling order."""
 
-    `whole` says that nothing lies behind the window; otherwise a row is certain only if the draw, and the set that
-    top-p and min-p keep, end inside it.
-    """
-    probabilities = head.exp()
-    reached = probabilities.cumsum(dim=-1)
-    # The token that crosses top_p is kept, so a token counts by the mass before it.
-    kept = (reached - probabilities) < sampling.top_p
-    if sampling.min_p > 0.0:
-        kept &= probabilities >= sampling.min_p * probabilities[:, :1]
-    kept[:, 0] = True
-    last = kept.sum(dim=-1, keepdim=True) - 1  # [B, 1]
-    is_cut = last[:, 0] < head.shape[1] - 1
-    # Without a cut the distribution is as it was: its mass is 1, the part behind the window included.
-    mass = torch.where(is_cut | whole, reached.gather(1, last)[:, 0], torch.ones_like(u))
-    target = u * mass
-    place = torch.searchsorted(reached, target[:, None], right=True)[:, 0]
-    inside = place <= last[:, 0]
-    # Rounding can put the target a hair above the last boundary of a whole row.
-    place = torch.minimum(place, last[:, 0])
-    logprob = head.gather(1, place[:, None])[:, 0] - mass.log()
-    truncates = sampling.top_p < 1.0 or sampling.min_p > 0.0
-    decided = torch.ones_like(inside) if whole else (is_cut if truncates else inside)
-    return place, logprob, decided
+    logprobs: npt.NDArray[np.float64]  # [B, K]
+    tokens: npt.NDArray[np.int64]  # [B, K]
+    is_whole: bool  # nothing lies behind
+
+    def keep(self, sampling: Sampling) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return which tokens top-p and min-p keep [B, K], and in which rows they cut inside the head [B]."""
+        probabilities = np.exp(self.logprobs)
+        # The token that crosses top_p is kept, so a token counts by the mass before it.
+        before = probabilities.cumsum(axis=-1) - probabilities
+        kept = (before < sampling.top_p) if sampling.top_p < 1.0 else np.ones_like(before, dtype=bool)
+        if sampling.min_p > 0.0:
+            kept &= probabilities >= sampling.min_p * probabilities[:, :1]
+        kept[:, 0] = True
+        return kept, ~kept[:, -1]
+
+    def race(
+        self, kept: npt.NDArray[np.bool_], keys: Words, *, tail_counts: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return the place of the winning token [B], and in which rows the tail beats it [B]."""
+        scores = np.where(kept, self.logprobs + gumbels(keys, self.tokens), -np.inf)
+        winner = scores.argmax(axis=-1)
+        if not tail_counts:
+            return winner, np.zeros(len(winner), dtype=bool)
+        tail = np.clip(1.0 - np.exp(self.logprobs).sum(axis=-1), 1e-12, None)
+        # The tail's noise belongs to no token.
+        noise = gumbels(keys, np.full((1, 1), -1))[:, 0]
+        return winner, np.log(tail) + noise > scores.max(axis=-1)

@@ -40,7 +40,7 @@ PROBES = (
 )
 EMPTY_REASONING = re.compile(r"\s*<([^<>/]+)>\s*</\1>\s*")
 # Qwen's word for it, then DeepSeek's and Granite's; other templates ignore them.
-WITHOUT_REASONING = {"enable_thinking": False, "thinking": False}
+WITHOUT_REASONING: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

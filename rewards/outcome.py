@@ -1,0 +1,40 @@
+"""Rewards that read how a conversation ended.  Legend: K turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from selfplay.dialog import Conversation, Scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payoff:
+    """The environment's own verdict: a role's payoff, on the last turn that the role spoke.
+
+    NaN ("does not apply") on every other turn, for roles without a payoff, in environments without ground truth,
+    and in conversations that failed or have no outcome yet.
+    """
+
+    name: ClassVar[str] = "payoff"
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
+        """Return the payoffs in the environment's units."""
+        return [_payoffs(conversation) for conversation in conversations]
+
+
+def _payoffs(conversation: Conversation) -> Scores:
+    values = np.full(conversation.num_turns, np.nan, dtype=np.float32)  # [K]
+    why = [""] * conversation.num_turns
+    outcome = conversation.outcome
+    if outcome is None or outcome.status == "failed":
+        return Scores(values=values, why=tuple(why))
+    last_turns = {turn.role: index for index, turn in enumerate(conversation.turns)}
+    for role, index in last_turns.items():
+        if role in outcome.payoff:
+            values[index] = outcome.payoff[role]
+            why[index] = outcome.reason
+    return Scores(values=values, why=tuple(why))

@@ -1,0 +1,87 @@
+"""`selfplay list`: what there is to choose from.
+
+The module is not called `list`: as an attribute of its package it would hide Python's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from envs import ENVS
+from selfplay import models
+from selfplay.commands.words import CommandLine
+from selfplay.config import preset_names, preset_text
+from selfplay.errors import UserError
+from selfplay.plugins import installed_plugins
+from selfplay.written import as_written, nearest
+
+__all__ = ["SUMMARY", "USAGE", "run"]
+
+SUMMARY = "what there is to choose from: envs, models, presets"
+USAGE = """
+selfplay list [envs | models | presets] [--json]
+
+List what env=, model= and preset= accept, one a line; without a word, all three.
+
+  --json   print the same as JSON, with the settings of each env and their defaults
+
+Examples:
+  selfplay list
+  selfplay list envs
+"""
+
+
+def run(line: CommandLine) -> int:
+    """Print the kinds that the words name."""
+    kinds = {"envs": _envs, "models": _models, "presets": _presets}
+    for word in line.words:
+        if word not in kinds:
+            raise UserError(f"{word!r} cannot be listed{nearest(word, list(kinds))}")
+    listed = {kind: rows() for kind, rows in kinds.items() if kind in line.words or not line.words}
+    if line.as_json:
+        print(json.dumps(listed, indent=2))
+        return 0
+    for kind, rows in listed.items():
+        if len(listed) > 1:
+            print(f"{kind}:")
+        for row in rows:
+            _print_row(row)
+    return 0
+
+
+def _print_row(row: Mapping[str, Any]) -> None:
+    state = "" if "ready" not in row else " [ready]" if row["ready"] else " [not fetched yet]"
+    print(f"  {row['name']:<14}{row['summary']}{state}")
+    if row.get("settings"):
+        print(f"{'':16}settings: {', '.join('env.' + name for name in row['settings'])}")
+
+
+def _envs() -> list[dict[str, Any]]:
+    rows = []
+    for name, plugin in {**installed_plugins("env"), **ENVS}.items():
+        summary = (plugin.__doc__ or "").strip().partition("\n")[0]
+        rows.append({"name": name, "summary": summary, "settings": _defaults(plugin)})
+    return rows
+
+
+def _defaults(plugin: object) -> dict[str, Any]:
+    """Return the settings of a plug-in; one that must be given has None."""
+    if not dataclasses.is_dataclass(plugin):
+        return {}
+    defaults = {}
+    for field in dataclasses.fields(plugin):
+        if field.init:
+            value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            defaults[field.name] = None if value is dataclasses.MISSING else as_written(value)
+    return defaults
+
+
+def _models() -> list[dict[str, Any]]:
+    return [{"name": name, "summary": models.describe(name), "ready": models.is_ready(name)} for name in models.MODELS]
+
+
+def _presets() -> list[dict[str, Any]]:
+    return [{"name": name, "summary": preset_text(name).partition("\n")[0].lstrip("# ")} for name in preset_names()]

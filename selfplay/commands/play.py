@@ -1,0 +1,289 @@
+"""`selfplay play`: two players talk, and everything they say is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
+from selfplay.commands.terminal import share as per_cent
+from selfplay.commands.words import CommandLine
+from selfplay.config import PlaySettings, build_plugin, complete_spec, resolve, sampling_of, to_yaml
+from selfplay.dialog import Conversation
+from selfplay.errors import UserError
+from selfplay.interfaces import Env, PluginError
+from selfplay.play import Match, continue_match, make_matches, play
+from selfplay.players import PlayerSettings, PlayerTable, make_players
+from selfplay.store import CONFIG, RunReader, RunWriter, find_run
+from selfplay.written import nearest
+
+SUMMARY = "two players talk; the conversations are stored in a run folder"
+USAGE = """
+selfplay play [key=value ...] [--dry-run] [--json]
+
+Let two copies of a language model talk to each other, show the first conversation, store all of them.
+
+  conversations=4          how many
+  model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or tiny
+  env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns=8
+  players.ROLE=human       who fills a role instead of the model: human, scripted, or another model
+  view=perspective         one stream a role; view=shared: one for both, half the tokens to read
+  sampling.temperature=1   also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
+  seed=0  split=train      the same seed gives the same conversations
+  out=FOLDER               the run folder (default: runs/ENV-MODEL-TIME)
+  preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
+  from=RUN/ID turn=K       go on from a stored conversation, before its turn K; --dry-run shows its settings
+  engine.device=auto       also dtype, threads, max_batch, concurrency
+  --dry-run                print all settings and stop
+
+Examples:
+  selfplay play
+  selfplay play conversations=32 env.max_turns=8 sampling.temperature=0.8 out=runs/warm
+  selfplay play players.guest=human
+  selfplay play from=warm/000000-g03-0 turn=2 seed=7
+"""
+INTERRUPTED, ALL_FAILED = 130, 1
+
+
+def run(line: CommandLine) -> int:
+    """Play; return 0, 1 if every conversation failed, or 130 if it was interrupted."""
+    given = _given(line.words)
+    words, stored = _with_stored_settings(line.words, given)
+    settings = resolve(PlaySettings, words)
+    env = _build_env(settings)
+    settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
+    assigned = _assign(settings, env)
+    is_one_at_a_time = "human" in assigned.values() and "conversations" not in given
+    if stored is not None or is_one_at_a_time:
+        settings = settings.model_copy(update={"conversations": 1})
+    if line.dry_run:
+        print(to_yaml(settings), end="")
+        return 0
+    if stored is None:
+        num, split = settings.conversations, settings.split
+        matches = make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
+    else:
+        turn = stored.num_turns if settings.turn is None else settings.turn
+        matches = [continue_match(stored, assigned, turn=turn, seed=settings.seed if "seed" in given else None)]
+    return _Session(settings=settings, env=env, assigned=assigned, matches=matches, line=line).run()
+
+
+def _given(words: Sequence[str]) -> dict[str, str]:
+    """Return the settings among the words, as text."""
+    pairs = (word.partition("=") for word in words)
+    return {key: text for key, equals, text in pairs if equals}
+
+
+def _with_stored_settings(words: Sequence[str], given: Mapping[str, str]) -> tuple[list[str], Conversation | None]:
+    """Put the settings of the run that `from=` names under the words, so that going on needs no repetition."""
+    if not given.get("from"):
+        if "turn" in given:
+            raise UserError("turn= says where to go on in a stored conversation; name it with from=RUN/ID")
+        return list(words), None
+    name, slash, reference = given["from"].rpartition("/")
+    if not slash:
+        raise UserError(
+            f"from={given['from']}: expected RUN/ID, such as from=my-run/000000-g00-0; `ls my-run` lists ids"
+        )
+    reader = RunReader(find_run(name, Path(given.get("runs") or "runs")))
+    conversation = reader.conversation(reference)
+    if "config" in given:
+        return list(words), conversation
+    return [f"config={reader.folder / CONFIG}", "out=", "from=", "turn=null", *words], conversation
+
+
+def _build_env(settings: PlaySettings) -> Env:
+    from envs import ENVS
+
+    env = build_plugin(settings.env, ENVS, "env")
+    if not isinstance(env, Env):
+        missing = [name for name in ("roles", *_methods(Env)) if not hasattr(env, name)]
+        raise PluginError(f"env={settings.env.name}: it has no {', '.join(missing) or 'name or zero_sum'}")
+    return env
+
+
+def _methods(protocol: type) -> list[str]:
+    return [name for name in vars(protocol) if not name.startswith("_") and callable(vars(protocol)[name])]
+
+
+def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
+    """Return role -> player's name."""
+    for role in settings.players:
+        if role not in env.roles:
+            raise UserError(f"players.{role}: env {env.name} has no such role{nearest(role, list(env.roles))}")
+    return {
+        role: settings.model if settings.players.get(role, "policy") == "policy" else settings.players[role]
+        for role in env.roles
+    }
+
+
+def _default_folder(settings: PlaySettings, env: Env) -> Path:
+    model = Path(settings.model).name.replace(":", "-")
+    return settings.runs / f"{env.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    """One run of the command."""
+
+    settings: PlaySettings
+    env: Env
+    assigned: Mapping[str, str]
+    matches: Sequence[Match]
+    line: CommandLine
+
+    def run(self) -> int:
+        """Play, store and report; return the exit status."""
+        settings = self.settings
+        folder = settings.out or _default_folder(settings, self.env)
+        manifest = {
+            "seed": settings.seed,
+            "env": self.env.name,
+            "model": settings.model,
+            "view": settings.view,
+            "command": " ".join(["play", *self.line.words]),
+        }
+        console = open_console(is_stderr=self.line.as_json)
+        writer = RunWriter.create(folder, manifest, to_yaml(settings), tokens=settings.transcripts.tokens)
+        tally = _Tally()
+        try:
+            with writer:
+                table = self._make_players(console)
+                writer.add_to_manifest({"tokenizers": table.tokenizers})
+                self._play(table, writer, tally, _Watched(console, is_quiet=self.line.as_json))
+        except KeyboardInterrupt:
+            console.print()
+            console.print(_dim(f"interrupted: {plural(tally.conversations, 'finished conversation')} kept in {folder}"))
+            return INTERRUPTED
+        self._report(tally, folder, console)
+        return ALL_FAILED if tally.failed == tally.conversations else 0
+
+    def _make_players(self, console: Console) -> PlayerTable:
+        settings = self.settings
+        if set(self.assigned.values()) - {"human", "scripted"}:
+            _use_threads(settings.engine.threads)
+        return make_players(
+            self.assigned.values(),
+            env=self.env,
+            settings=PlayerSettings(
+                view=settings.view,
+                sampling=sampling_of(settings),
+                device=settings.engine.device,
+                dtype=settings.engine.dtype,
+                max_batch=settings.engine.max_batch,
+            ),
+            say=lambda text: console.print(_dim(text)),
+            write=lambda text: console.print(Text(printable(text), style="italic")),
+        )
+
+    def _play(self, table: PlayerTable, writer: RunWriter, tally: _Tally, watched: _Watched) -> None:
+        # A person is asked in one conversation after another, and sees all of them.
+        has_human = "human" in self.assigned.values()
+        watched.ids = {match.id for match in (self.matches if has_human else self.matches[:1])}
+        started = time.perf_counter()
+        conversations = play(
+            self.matches,
+            env=self.env,
+            players=table.players,
+            view=self.settings.view,
+            concurrency=1 if has_human else self.settings.engine.concurrency,
+            on_turn=watched.show_turn,
+        )
+        for conversation in conversations:
+            writer.append(conversation)
+            tally.add(conversation, seconds=time.perf_counter() - started)
+            watched.show_end(conversation)
+
+    def _report(self, tally: _Tally, folder: Path, console: Console) -> None:
+        if self.line.as_json:
+            print(json.dumps({"run": str(folder), **tally.as_json()}))
+            return
+        console.print()
+        console.print(Text(tally.line()))
+        if tally.failed:
+            console.print(Text(f"{tally.failed} failed; the first: {one_line(tally.first_error)}", style="red"))
+        console.print(_dim(f"stored in {folder}"))
+        console.print(_dim(f"next: python run.py show {folder} 1 | python run.py ls {folder}"))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was played, counted as it ends."""
+
+    conversations: int = 0
+    turns: int = 0
+    cut: int = 0
+    said: int = 0
+    failed: int = 0
+    first_error: str = ""
+    seconds: float = 0.0
+
+    def add(self, conversation: Conversation, *, seconds: float) -> None:
+        self.seconds = seconds
+        self.conversations += 1
+        self.turns += conversation.num_turns
+        self.cut += sum(turn.is_cut for turn in conversation.turns)
+        self.said += sum(len(turn.said) for turn in conversation.turns)
+        if conversation.error is not None:
+            self.failed += 1
+            self.first_error = self.first_error or conversation.error
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "conversations": self.conversations,
+            "turns": self.turns,
+            "cut_turns": self.cut,
+            "said_tokens": self.said,
+            "failed": self.failed,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def line(self) -> str:
+        rate = f" ({self.said / self.seconds:.0f} tokens/s)" if self.said and self.seconds else ""
+        counted = f"{plural(self.conversations, 'conversation')}, {plural(self.turns, 'turn')}, {self.said} tokens said"
+        cut = f"{per_cent(self.cut, self.turns)} of the turns were cut by a limit"
+        return f"{counted} in {self.seconds:.1f} s{rate}; {cut}"
+
+
+class _Watched:
+    """Shows conversations while they are being played."""
+
+    def __init__(self, console: Console, *, is_quiet: bool) -> None:
+        self.ids: set[str] = set()
+        self._console = console
+        self._is_quiet = is_quiet
+        self._shown: set[str] = set()
+
+    def show_turn(self, conversation: Conversation) -> None:
+        if self._is_quiet or conversation.id not in self.ids:
+            return
+        if conversation.id not in self._shown:
+            self._shown.add(conversation.id)
+            print_header(self._console, conversation)
+            # What a replay goes on from.
+            for number in range(conversation.num_turns - 1):
+                print_turn(self._console, conversation, number=number)
+        print_turn(self._console, conversation)
+
+    def show_end(self, conversation: Conversation) -> None:
+        if not self._is_quiet and conversation.id in self.ids:
+            print_ending(self._console, conversation)
+
+
+def _dim(text: str) -> Text:
+    return Text(one_line(text), style="dim")

@@ -1,0 +1,109 @@
+"""`selfplay show`: one stored conversation on the terminal, or its record as JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfplay.commands.terminal import one_line, open_console, print_conversation
+from selfplay.commands.words import CommandLine
+from selfplay.errors import UserError
+from selfplay.records_json import token_counts
+from selfplay.store import RUNS, RunReader, find_run
+
+__all__ = ["SUMMARY", "USAGE", "RunWords", "report_problems", "run", "split_run_words"]
+
+SUMMARY = "print a stored conversation"
+USAGE = """
+selfplay show [RUN] [ID] [--json] [runs=FOLDER]
+
+Print one conversation: where it started, what each role alone was told, every turn, how it ended.
+
+  RUN          a run folder, a name under runs/, or nothing: the newest run
+  ID           an id, the beginning of one, a position from 0, or "last"; nothing: the first
+  --json       print the stored record instead
+  runs=FOLDER  where runs are kept (default: runs)
+
+Examples:
+  selfplay show                          the newest run's first conversation
+  selfplay show my-run 000000-g03-1
+  selfplay show my-run last --json
+"""
+SETTINGS = ("runs",)
+NOT_AN_ID = " (nor does the newest run have such a conversation)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWords:
+    """The words of a command that looks at runs."""
+
+    plain: tuple[str, ...]  # everything but key=value
+    runs: Path  # the folder of all runs
+
+
+def split_run_words(words: Sequence[str], *, usage: str, at_most: int) -> RunWords:
+    """Separate key=value from plain words: raises UserError for an unknown key or too many words."""
+    plain, runs = [], RUNS
+    for word in words:
+        key = re.match(r"([\w.]+)=", word)
+        if key is None:
+            plain.append(word)
+            continue
+        if key[1] not in SETTINGS:
+            raise UserError(_unknown_setting(key[1]))
+        runs = Path(word[key.end() :])
+    if len(plain) > at_most:
+        raise UserError(f"too many words: {' '.join(plain)}; write {usage}")
+    return RunWords(plain=tuple(plain), runs=runs)
+
+
+def _unknown_setting(key: str) -> str:
+    close = difflib.get_close_matches(key, SETTINGS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown setting {key!r}; {hint}valid here: {', '.join(SETTINGS)}"
+
+
+def run(line: CommandLine) -> int:
+    """Print the conversation that the words name."""
+    words = split_run_words(line.words, usage="selfplay show [RUN] [ID]", at_most=2)
+    reader, reference = _named(words)
+    record = reader.record(reference)
+    if line.as_json:
+        print(json.dumps(record, indent=2))
+    else:
+        conversation = reader.conversation(record["id"])
+        print_conversation(open_console(), conversation, token_counts=token_counts(record))
+    report_problems(reader)
+    return 0
+
+
+def _named(words: RunWords) -> tuple[RunReader, str]:
+    """Return the run and what names the conversation; one word alone may name either."""
+    name, reference = (*words.plain, "", "")[:2]
+    try:
+        return RunReader(find_run(name, words.runs)), reference or "0"
+    except UserError as error:
+        newest = _newest_with(name, words.runs) if name and not reference else None
+        if newest is None:
+            raise UserError(f"{error}{NOT_AN_ID if name and not reference else ''}") from error
+        return newest, name
+
+
+def _newest_with(reference: str, runs: Path) -> RunReader | None:
+    try:
+        newest = RunReader(find_run("", runs))
+        newest.record(reference)
+    except UserError:
+        return None
+    return newest
+
+
+def report_problems(reader: RunReader) -> None:
+    """Tell on stderr what the reader had to skip, one line each."""
+    for problem in reader.problems:
+        print(one_line(f"{reader.name}: {problem}"), file=sys.stderr)

@@ -1,0 +1,118 @@
+"""What fills a role: a policy, a script or a person, and how each is made from its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from selfplay import models
+from selfplay.dialog import PlayerInfo
+from selfplay.generate.human import HumanGenerator
+from selfplay.generate.scripted import ScriptedGenerator
+from selfplay.interfaces import Env, Generator, Sampling, View
+
+if TYPE_CHECKING:
+    from selfplay.generate.chat import ChatBridge
+    from selfplay.generate.engine import TokenGenerator
+
+POLICY, SCRIPTED, HUMAN = "policy", "scripted", "human"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Player:
+    """What can fill a role: a generator, and for language models the bridge to their tokens."""
+
+    policy: str  # as the generator knows it: a policy's name, "scripted", "human"
+    generator: Generator
+    bridge: ChatBridge | None = None  # None: it speaks text
+    version: int = 0
+    trained: bool = False  # whether its turns may become training rows
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def info(self, brief: str) -> PlayerInfo:
+        """Return what the transcript records of this player in one conversation."""
+        if self.bridge is None:
+            return PlayerInfo(policy=self.policy, brief=brief)
+        shown = {name: getattr(self.sampling, name) for name in self.sampling.__dataclass_fields__}
+        return PlayerInfo(
+            policy=self.policy,
+            version=self.version,
+            model=self.bridge.model_name,
+            trained=self.trained,
+            brief=brief,
+            sampling=shown,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayerTable:
+    """All players of a run."""
+
+    players: Mapping[str, Player]  # name -> player
+    engine: TokenGenerator | None  # what the language models share; None: there are none
+    tokenizers: Mapping[str, str]  # model name -> hash of its tokenizer and chat template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayerSettings:
+    """How the language models among the players are run."""
+
+    view: View = "perspective"
+    sampling: Sampling = field(default_factory=Sampling)
+    device: str = "auto"
+    dtype: str = "auto"
+    max_batch: int = 64  # streams that decode at once
+
+
+def make_players(
+    names: Iterable[str],
+    *,
+    env: Env,
+    settings: PlayerSettings,
+    say: Callable[[str], None],
+    write: Callable[[str], None],
+) -> PlayerTable:
+    """Make a player for each name: "scripted", "human", or a model as `selfplay.models.load` takes it.
+
+    say: told what is being loaded; write: shows a human what is asked.  torch is imported for models only.
+    """
+    players: dict[str, Player] = {}
+    tokenizers: dict[str, str] = {}
+    engine: TokenGenerator | None = None
+    for name in dict.fromkeys(names):
+        if name == SCRIPTED:
+            players[name] = Player(policy=SCRIPTED, generator=ScriptedGenerator(env))
+        elif name == HUMAN:
+            players[name] = Player(policy=HUMAN, generator=HumanGenerator(write=write))
+        else:
+            engine = engine or _make_engine(settings)
+            players[name], tokenizers[name] = _load_player(name, engine=engine, settings=settings, say=say)
+    return PlayerTable(players=players, engine=engine, tokenizers=tokenizers)
+
+
+def _make_engine(settings: PlayerSettings) -> TokenGenerator:
+    from selfplay.generate.engine import TokenGenerator
+
+    return TokenGenerator(max_batch=settings.max_batch)
+
+
+def _load_player(
+    name: str, *, engine: TokenGenerator, settings: PlayerSettings, say: Callable[[str], None]
+) -> tuple[Player, str]:
+    from selfplay.generate.chat import ChatBridge
+    from selfplay.generate.template import backend
+
+    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say)
+    stops = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
+    bridge = ChatBridge(
+        loaded.tokenizer,
+        model_name=name,
+        end_of_turn=stops if isinstance(stops, list) else [] if stops is None else [stops],
+        view=settings.view,
+    )
+    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn)
+    described = backend(loaded.tokenizer).to_str() + str(loaded.tokenizer.chat_template)
+    digest = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
+    return Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling), f"sha256:{digest[:16]}"

@@ -1,0 +1,182 @@
+"""Building an environment or a reward from its name and its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import traceback
+import types
+import typing
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from selfplay.errors import UserError
+from selfplay.written import as_written, nearest, takes_text, wrong_value
+
+ENTRY_POINTS = {"env": "selfplay.envs", "reward": "selfplay.rewards"}
+
+
+class PluginSpec(BaseModel):
+    """A plug-in's name and its free settings, e.g. ``PluginSpec(name="chitchat", max_turns=6)``.
+
+    Which settings there are is known when the plug-in is found: `build_plugin` checks them.  Values are kept as
+    numbers, text, None, lists and mappings, the way a YAML file gives them back.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
+
+    name: str = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping):
+            return {str(key): as_written(item) for key, item in value.items()}
+        return value
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The free settings, without the name."""
+        return self.model_extra or {}
+
+
+def build_plugin(spec: PluginSpec, table: Mapping[str, type], kind: Literal["env", "reward"] = "env") -> object:
+    """Return the plug-in that a spec names, with its settings checked against the fields of its frozen dataclass.
+
+    The name is looked up in the table, then among the entry points of `selfplay.envs` or `selfplay.rewards`, then
+    read as `path/file.py:Name` or `package.module:Name`.
+    """
+    found = _find_plugin(spec.name, table, kind)
+    if not isinstance(found, type):
+        if spec.settings:
+            raise UserError(f"{kind}.{next(iter(spec.settings))}: {kind} {spec.name} has no settings")
+        return found
+    values = _check_settings(found, spec, kind)
+    try:
+        return found(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{kind}={spec.name}: {error}") from error
+
+
+def complete_spec(spec: PluginSpec, plugin: object) -> PluginSpec:
+    """Return the spec with every setting that the built plug-in has, defaults included."""
+    if not dataclasses.is_dataclass(plugin):
+        return spec
+    settings = {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin) if field.init}
+    return PluginSpec.model_validate({**settings, "name": spec.name})
+
+
+def installed_plugins(kind: Literal["env", "reward"]) -> dict[str, object]:
+    """Return the plug-ins that installed packages offer as entry points, by name."""
+    return {name: _load_point(point, kind) for name, point in _entry_points(kind).items()}
+
+
+def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS[kind])}
+
+
+def _load_point(point: importlib.metadata.EntryPoint, kind: str) -> Any:
+    return _imported(point.load, name=point.module, prefix=f"{kind}={point.name}: ")
+
+
+def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
+    if name in table:
+        return table[name]
+    points = _entry_points(kind)
+    if name in points:
+        return _load_point(points[name], kind)
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        names = sorted({*table, *points})
+        forms = f"there are {', '.join(names)}; path/file.py:Name and package.module:Name work too"
+        raise UserError(f"{kind}={name}: no {kind} has that name{nearest(name, names, is_list_shown=False)} ({forms})")
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise UserError(f"{kind}={name}: there is no file {place}")
+        module = _imported(functools.partial(_import_file, Path(place)), name=place, prefix=f"{kind}={name}: ")
+    else:
+        module = _imported(functools.partial(importlib.import_module, place), name=place, prefix=f"{kind}={name}: ")
+    if not hasattr(module, attribute):
+        names = [key for key, value in vars(module).items() if isinstance(value, type) and not key.startswith("_")]
+        raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, names)}")
+    return getattr(module, attribute)
+
+
+def _imported(load: Callable[[], Any], *, name: str, prefix: str) -> Any:
+    """Import somebody else's code; whatever it raises becomes one sentence with file, line and error."""
+    try:
+        return load()
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise UserError(f"{prefix}no module {error.name!r} can be imported from here") from error
+        raise UserError(prefix + _import_failure(name, error)) from error
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    # The path is part of the module's name: two games called game.py are two modules.
+    name = f"_plugin_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_failure(name: str, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename) == Path(name)]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}: {type(error).__name__}: {error}"
+
+
+def _check_settings(plugin: type, spec: PluginSpec, kind: str) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(plugin):
+        raise UserError(f"{kind}={spec.name}: {plugin.__name__} is not a frozen dataclass")
+    fields = {field.name: field for field in dataclasses.fields(plugin) if field.init}
+    for key in spec.settings:
+        if key not in fields:
+            has = f"{spec.name} has {', '.join(fields) or 'no settings'}"
+            hint = nearest(f"{kind}.{key}", [f"{kind}.{name}" for name in fields], is_list_shown=False)
+            raise UserError(f"{kind}.{key}: unknown key{hint} ({has})")
+    for name, field in fields.items():
+        needs_value = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needs_value and name not in spec.settings:
+            raise UserError(f"{kind}.{name}: is missing; {spec.name} needs it")
+    try:
+        hints = typing.get_type_hints(plugin, include_extras=True)
+    except NameError as error:
+        raise UserError(f"{kind}={spec.name}: the type of a field cannot be read: {error}") from error
+    return {key: _check_value(f"{kind}.{key}", value, hints[key]) for key, value in spec.settings.items()}
+
+
+def _check_value(key: str, value: Any, hint: Any) -> Any:
+    if takes_text(hint) and isinstance(value, int | float):
+        value = str(value)
+    # As a dict's value, because pydantic takes no configuration beside a type that is itself a dataclass.
+    holder = cast("type[dict[str, Any]]", types.GenericAlias(dict, (str, hint)))
+    adapter = TypeAdapter(holder, config=ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True))
+    try:
+        return adapter.validate_python({key: value})[key]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UserError(wrong_value(".".join(str(part) for part in problem["loc"]), problem)) from error

@@ -1,0 +1,198 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from selfplay.commands import ls, show
+from selfplay.commands.words import read_words
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn
+from selfplay.errors import UserError
+from selfplay.store import RunWriter
+
+HOSTILE = "\x1b[2J\u202e[red]x[/]"
+
+
+def conversation(index, *, text="What about rain?"):
+    said = np.arange(3, dtype=np.int32)
+    turn = Turn(role="host", text=text, heard_text="", player="learner@0", stream="host", said=said, finish="length")
+    answer = Turn(role="guest", text="Wet.", heard_text=text, player="scripted")
+    return Conversation(
+        id=f"000000-g00-{index}",
+        scenario=Scenario(
+            env="chitchat", seed=40 + index, split="train", roles=("host", "guest"), public={"topic": "rain"}
+        ),
+        players={"host": PlayerInfo(policy="learner", model="tiny"), "guest": PlayerInfo(policy="scripted")},
+        turns=(turn, answer),
+        outcome=Outcome(status="terminated", reason="turn_limit"),
+    )
+
+
+def write_run(name, *, created_at, model="tiny", text="What about rain?"):
+    manifest = {"created_at": created_at, "env": "chitchat", "model": model}
+    with RunWriter.create(f"runs/{name}", manifest, "") as writer:
+        writer.append(conversation(0, text=text))
+        writer.append(conversation(1, text=text))
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_run("old", created_at="2026-01-01T10:00:00.000Z")
+    write_run("new", created_at="2026-01-02T10:00:00.000Z")
+    return tmp_path / "runs"
+
+
+def answer(capsys, command, *words):
+    status = command.run(read_words(words))
+    output = capsys.readouterr()
+    assert status == 0
+    return output.out
+
+
+def first_line(capsys, *words):
+    return answer(capsys, show, *words).splitlines()[0]
+
+
+def test_show_prints_the_first_conversation_of_the_newest_run(runs, capsys):
+    output = answer(capsys, show)
+    assert output.startswith("000000-g00-0\nchitchat · seed 40")
+    assert "What about rain?" in output
+
+
+def test_show_takes_a_run_an_id_or_both(runs, capsys):
+    assert first_line(capsys, "old") == "000000-g00-0"
+    assert first_line(capsys, "old", "1") == "000000-g00-1"
+    assert first_line(capsys, "old", "last") == "000000-g00-1"
+    assert first_line(capsys, "", "1") == "000000-g00-1"
+    assert first_line(capsys, "last") == "000000-g00-1"
+    assert first_line(capsys, "000000-g00-1") == "000000-g00-1"
+    assert first_line(capsys, str(runs / "old"), "1", "runs=elsewhere") == "000000-g00-1"
+
+
+def test_show_json_is_the_stored_record(runs, capsys):
+    record = json.loads(answer(capsys, show, "old", "1", "--json"))
+    stored = (runs / "old" / "conversations" / "train-000.jsonl").read_text().splitlines()
+    assert record == json.loads(stored[1])
+
+
+def test_show_counts_tokens_that_were_not_stored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with RunWriter.create("runs/a", {}, "", tokens="none") as writer:
+        writer.append(conversation(0))
+    assert "heard 0, said 3 tokens" in answer(capsys, show)
+
+
+def test_show_reads_a_run_whose_manifest_is_broken(runs, capsys):
+    (runs / "old" / "run.json").write_text("{")
+    assert first_line(capsys, "old") == "000000-g00-0"
+
+
+def test_problems_go_to_stderr_one_line_each(runs, capsys):
+    with (runs / "new" / "conversations" / "train-000.jsonl").open("a") as file:
+        file.write("{\x1b\n{torn")
+    assert show.run(read_words(["new"])) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("new: conversations/train-000.jsonl:3: not valid JSON")
+    assert lines[1] == "new: conversations/train-000.jsonl:4: the last line is incomplete, skipped"
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (show, ["run=x"], "unknown setting 'run'; did you mean runs"),
+        (ls, ["width=3"], "unknown setting 'width'; valid here: runs"),
+        (show, ["a", "b", "c"], r"too many words: a b c; write selfplay show \[RUN\] \[ID\]"),
+        (ls, ["a", "b"], "too many words: a b"),
+        (show, ["odl"], r"no run 'odl'; did you mean old\? \(nor does the newest run have"),
+        (show, ["odl", "0"], r"no run 'odl'; did you mean old\?$"),
+        (show, ["old", "7"], "run old has no conversation '7'"),
+        (show, ["runs=nowhere"], "there are no runs in nowhere/"),
+        (ls, ["odl"], "no run 'odl'; did you mean old"),
+    ],
+)
+def test_wrong_words_are_refused_with_what_is_right(runs, command, words, message):
+    with pytest.raises(UserError, match=message):
+        command.run(read_words(words))
+
+
+def test_ls_lists_runs_newest_first(runs, capsys):
+    lines = answer(capsys, ls).splitlines()
+    assert lines[0].split() == ["run", "created", "UTC", "status", "env", "model", "conv.", "turns", "cut", "size"]
+    # two conversations of two turns, of which one in two is cut
+    assert lines[2].split()[:-2] == ["new", "01-02", "10:00", "finished", "chitchat", "tiny", "2", "4", "50%"]
+    assert lines[3].split()[0] == "old"
+
+
+def test_ls_json_holds_the_same(runs, capsys):
+    rows = json.loads(answer(capsys, ls, "--json"))
+    assert [row["name"] for row in rows] == ["new", "old"]
+    assert (rows[0]["conversations"], rows[0]["turns"], rows[0]["cut_turns"], rows[0]["tokens"]) == (2, 4, 2, 6)
+    files = [path for path in (runs / "new").rglob("*") if path.is_file()]
+    assert rows[0]["bytes"] == sum(len(path.read_bytes()) for path in files)
+
+
+def test_ls_of_a_run_lists_its_conversations(runs, capsys):
+    lines = answer(capsys, ls, "old").splitlines()
+    assert lines[0].split() == ["id", "seed", "turns", "said", "cut", "ended", "about", "first", "words"]
+    words = ["000000-g00-1", "41", "2", "3", "50%", "turn", "limit", "rain", "What", "about", "rain?"]
+    assert lines[3].split() == words
+    rows = json.loads(answer(capsys, ls, "old", "--json"))
+    assert rows[1] == {
+        "id": "000000-g00-1",
+        "seed": 41,
+        "split": "train",
+        "public": {"topic": "rain"},
+        "turns": 2,
+        "tokens": 3,
+        "cut_turns": 1,
+        "status": "terminated",
+        "reason": "turn_limit",
+        "first_words": "What about rain?",
+    }
+
+
+def test_ls_stays_within_the_terminal_and_shows_names_whole(runs, capsys):
+    name = "a-run-whose-name-is-longer-than-any-column-could-ever-be"
+    write_run(name, created_at="2026-01-03T10:00:00.000Z", model="a-model-whose-name-is-long", text="long " * 50)
+    lines = answer(capsys, ls).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    folded = [line.split(" ")[0] for line in lines[2:]]
+    assert "".join(folded).startswith(name)
+    assert max(len(line) for line in answer(capsys, ls, name).splitlines()) <= 80
+
+
+def test_ls_shows_hostile_text_as_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    write_run("a", created_at=HOSTILE, model=HOSTILE, text=HOSTILE)
+    (tmp_path / "runs" / "a" / "run.json").rename(tmp_path / "kept.json")
+    manifest = json.loads((tmp_path / "kept.json").read_text()) | {"status": HOSTILE, "env": {"a": HOSTILE}}
+    (tmp_path / "runs" / "a" / "run.json").write_text(json.dumps(manifest))
+    for output in (answer(capsys, ls), answer(capsys, ls, "a")):
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+        assert "␛[2J\\u202e[red]x[/]" in output
+
+
+def test_ls_of_nothing_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert answer(capsys, ls) == "no runs in runs/ yet; selfplay play writes one\n"
+    assert answer(capsys, ls, "--json") == "[]\n"
+    RunWriter.create("runs/empty", {}, "").close()
+    assert answer(capsys, ls, "empty") == "run empty holds no conversations yet\n"
+
+
+@pytest.mark.parametrize("command", [show, ls])
+def test_help_is_there_with_an_example(command):
+    assert "\n" not in command.SUMMARY
+    assert "Examples:" in command.USAGE
+
+
+def test_neither_torch_nor_ray_is_imported():
+    check = "import sys, selfplay.commands.show, selfplay.commands.ls; print({'torch', 'ray'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"

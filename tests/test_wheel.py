@@ -1,0 +1,39 @@
+"""The built wheel holds what the command line needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("pyproject.toml", "README.md", "LICENSE", "selfplay", "envs", "rewards")
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy what a wheel is made of: building leaves files beside the sources."""
+    folder.mkdir()
+    for name in PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_lists_its_envs_and_presets_from_another_folder(tmp_path):
+    source, site = copy_sources(tmp_path / "source"), tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", str(source)], check=True)
+    (wheel,) = (source / "dist").glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True)
+
+    command, environment = [str(site / "bin" / "selfplay"), "list"], {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert names == ["chitchat", "smollm2-135m", "tiny", "chat", "tiny"], done.stderr

@@ -198,9 +198,7 @@ def test_complete_spec_adds_the_defaults_and_builds_the_same_plugin():
 
 
 def test_sampling_of_copies_every_field():
-    settings = resolve(
-        PlaySettings, ["sampling.temperature=0.5", "sampling.min_p=0.1", "sampling.top_k=9"]
-    )
+    settings = resolve(PlaySettings, ["sampling.temperature=0.5", "sampling.min_p=0.1", "sampling.top_k=9"])
     assert sampling_of(settings) == Sampling(temperature=0.5, min_p=0.1, top_k=9)
 
 

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from selfplay.dialog import Finish
 from selfplay.errors import UserError
 from selfplay.generate.cache import Layout, RaggedCache, Segment, ragged_attention
-from selfplay.generate.linear import copy_for_playing
+from selfplay.generate.linear import copy_for_playing, copy_structure
 from selfplay.generate.sampling import draw, split_mix
 from selfplay.interfaces import Completion, Request, Sampling, Weights
 
@@ -53,11 +53,15 @@ class EngineStatistics:
     """What the engine has done since it was made."""
 
     said_tokens: int = 0  # sampled
-    fed_tokens: int = 0  # run through a model: prefilled and sampled ones
-    prefilled_tokens: int = 0  # of those, tokens that were heard
-    shared_tokens: int = 0  # heard tokens whose keys and values were copied from another stream instead
+    heard_tokens: int = 0  # appended by requests
+    shared_tokens: int = 0  # of those, tokens whose keys and values were copied from another stream
     num_steps: int = 0
-    cache_bytes: int = 0  # largest
+    cache_bytes: int = 0  # largest so far
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Heard tokens that were run through a model."""
+        return self.heard_tokens - self.shared_tokens
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +70,8 @@ class _Version:
 
     policy: str
     number: int
-    model: PreTrainedModel
+    model: PreTrainedModel  # packed where possible
+    structure: PreTrainedModel  # the same without parameters: what a new version's are put into
     cache: RaggedCache
     end_of_turn: frozenset[int]
     context: int
@@ -103,12 +108,11 @@ class TokenGenerator:
         self._max_batch = max_batch
         self._max_tokens = max_tokens_per_step
         self._latest: dict[str, _Version] = {}
-        self._originals: dict[str, PreTrainedModel] = {}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._waiting: deque[_Stream] = deque()
         self._talking: list[_Stream] = []
         self._refused: list[Completion] = []
-        self._counts = {"said_tokens": 0, "fed_tokens": 0, "shared_tokens": 0, "num_steps": 0, "cache_bytes": 0}
+        self._counts = dict.fromkeys(EngineStatistics.__dataclass_fields__, 0)
 
     def add_policy(self, policy: str, model: PreTrainedModel, *, end_of_turn: Iterable[int], version: int = 0) -> None:
         """Register a policy and check that the engine computes what its model computes.
@@ -129,15 +133,13 @@ class TokenGenerator:
         old = self._latest.get(policy)
         if old is None:
             raise UserError(f"unknown policy {policy!r}; this engine has {', '.join(self._latest) or 'none'}")
-        config = cast(Any, old.model.config)
-        with torch.device("meta"):
-            model = type(old.model)(config)
+        model = copy_structure(old.structure)
         _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
         model.tie_weights()
         left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
         if unexpected or left:
             raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
-        self._latest[policy] = _make_version(policy, model.eval(), number=weights.version, end_of_turn=old.end_of_turn)
+        self._latest[policy] = _make_version(policy, model, number=weights.version, end_of_turn=old.end_of_turn)
 
     def submit(self, request: Request) -> None:
         """Queue a turn.  Raises UserError for an unknown policy or a stream that is talking already."""
@@ -145,13 +147,16 @@ class TokenGenerator:
         if stream.request is not None:
             raise UserError(f"stream {request.stream!r} is talking already; wait for its completion")
         if len(stream.tokens) + len(request.tokens) >= _limit(stream, request):
-            self._refused.append(Completion(request=request, finish="context_full", version=stream.version.number))
+            self._refused.append(
+                Completion(request=request, finish=_full(stream, request), version=stream.version.number)
+            )
             return
         stream.tokens += request.tokens.tolist()
         if not stream.tokens:
             raise UserError(f"stream {request.stream!r} is empty: a model needs at least one token to go on from")
         stream.request, stream.said, stream.logprobs = request, [], []
         self._waiting.append(stream)
+        self._counts["heard_tokens"] += len(request.tokens)
 
     @torch.inference_mode()
     def step(self) -> list[Completion]:
@@ -185,8 +190,7 @@ class TokenGenerator:
     @property
     def statistics(self) -> EngineStatistics:
         """Counts since the engine was made."""
-        prefilled = self._counts["fed_tokens"] - self._counts["said_tokens"]
-        return EngineStatistics(prefilled_tokens=prefilled, **self._counts)
+        return EngineStatistics(**self._counts)
 
     def _open(self, request: Request) -> _Stream:
         key = (request.stream, request.policy)
@@ -257,7 +261,6 @@ class TokenGenerator:
             stream.cached += count
             for block in stream.opening[: stream.cached // PREFIX_BLOCK]:
                 version.prefixes[block] = stream
-        self._counts["fed_tokens"] += len(tokens)
         self._counts["cache_bytes"] = max(self._counts["cache_bytes"], version.cache.num_bytes)
         return logits, [ordered[i][0] for i in ready]
 
@@ -336,6 +339,7 @@ def _make_version(policy: str, model: PreTrainedModel, *, number: int, end_of_tu
         policy=policy,
         number=number,
         model=twin,
+        structure=copy_structure(model),
         cache=RaggedCache(num_layers=num_layers),
         end_of_turn=end_of_turn,
         context=context_of(model),

@@ -52,6 +52,14 @@ def copy_for_playing(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
+def copy_structure(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of the model without its parameters (they are on the meta device); it shares the buffers."""
+    kept: dict[int, Tensor] = {id(buffer): buffer for buffer in model.buffers()}
+    for parameter in model.parameters():
+        kept[id(parameter)] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+    return copy.deepcopy(model, kept)
+
+
 @cache
 def can_pack() -> bool:
     """Whether packed products are available here and right."""

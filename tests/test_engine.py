@@ -239,13 +239,28 @@ def test_closed_streams_give_their_rows_back():
             engine.close(f"s{i}")
         run(engine, [ask(f"s{i}", prompt(30, start=i + round_number), TO_THE_END) for i in range(8)])
     assert engine.statistics.cache_bytes == largest
+    for i in range(8):
+        engine.close(f"s{i}")
+    [version] = engine._latest.values()
+    assert version.cache.num_rows == 0
 
 
-def test_memory_of_a_cache_follows_what_streams_hold_not_the_context():
+def test_memory_of_a_cache_follows_what_streams_hold():
     engine = engine_for(make("llama"))
-    run(engine, [ask("a", prompt(20), TO_THE_END)])
-    # 8 rows x 64 positions x (2 key heads x 8) floats, keys and values, 2 layers; the context has 256 positions.
-    assert engine.statistics.cache_bytes == 8 * 64 * 16 * 4 * 2 * 2
+    run(engine, [ask("a", prompt(20), TO_THE_END), ask("b", prompt(5, start=3), TO_THE_END)])
+    # 20 + 5 heard, 10 + 10 said of which the last is not fed; 2 key heads x 8 floats, keys and values, 2 layers.
+    assert engine.statistics.cache_bytes == (20 + 5 + 9 + 9) * 16 * 4 * 2 * 2
+
+
+def test_cache_rows_keep_what_they_hold_when_the_cache_grows():
+    # The first room is 8 rows x 256 positions; 20 streams and a second, longer turn go beyond both.
+    model = make("gpt2")
+    engine = engine_for(model)
+    prompts = {f"s{i}": prompt(20 + i, start=i) for i in range(20)}
+    first = run(engine, [ask(name, tokens, GREEDY) for name, tokens in prompts.items()])
+    second = run(engine, [ask("s7", prompt(190), GREEDY)])["s7"]
+    seen = prompts["s7"] + first["s7"].said.tolist() + prompt(190)
+    assert second.said.tolist() == continuation(model, seen, num=12)
 
 
 def test_model_that_computes_nan_fails_its_turn_and_no_other():

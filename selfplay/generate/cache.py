@@ -8,6 +8,8 @@ Legend: N tokens of the step, R rows (one a stream), H query heads, G query head
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-# Room grows in steps of this many positions, so that few copies are made and little is left empty.
-POSITIONS_PER_GROWTH = 64
-ROWS_PER_GROWTH = 8
+# What a cache begins with; rows and positions then double.  Room that nobody has written to is no memory yet, see `_zeros`.
+FIRST_ROWS, FIRST_POSITIONS = 8, 256
+# On a GPU room is memory at once, so positions grow by this instead.
+GPU_POSITIONS_PER_GROWTH = 64
 
 
 class RaggedCache:
-    """Pre-allocated keys and values, a row a stream, each row filled to its own length and written in place.
+    """Keys and values of many streams, a row a stream, each row filled to its own length and written in place.
 
     One tensor a layer for keys and one for values, [R, key heads, positions, D].  They grow a layer at a time, so
-    growing needs room for one layer twice, not for all of them.
+    growing needs memory for one layer twice, not for all of them.
     """
 
     def __init__(self, *, num_layers: int) -> None:
@@ -42,8 +45,9 @@ class RaggedCache:
     def take_row(self) -> int:
         """Return a row nobody uses: the lowest, so that rows in use stay together."""
         if not self._free:
-            self._free = list(range(self.num_rows, self.num_rows + ROWS_PER_GROWTH))
-            self.num_rows += ROWS_PER_GROWTH
+            more = max(FIRST_ROWS, self.num_rows)
+            self._free = list(range(self.num_rows, self.num_rows + more))
+            self.num_rows += more
         row = min(self._free)
         self._free.remove(row)
         return row
@@ -56,8 +60,13 @@ class RaggedCache:
 
     def reserve(self, num_positions: int) -> None:
         """Make room for `num_positions` in every row; rows keep what they hold.  Layers follow at their next write."""
-        if num_positions > self.num_positions:
-            self.num_positions = -(-num_positions // POSITIONS_PER_GROWTH) * POSITIONS_PER_GROWTH
+        if num_positions <= self.num_positions:
+            return
+        on_gpu = self.keys[0] is not None and self.keys[0].is_cuda
+        if on_gpu:
+            self.num_positions = -(-num_positions // GPU_POSITIONS_PER_GROWTH) * GPU_POSITIONS_PER_GROWTH
+        else:
+            self.num_positions = max(FIRST_POSITIONS, 1 << (num_positions - 1).bit_length())
 
     def write(self, layer: int, keys: Tensor, values: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Write the step's keys and values [1, key heads, N, D]; return all of the layer's [R, key heads, P, D]."""
@@ -82,20 +91,32 @@ class RaggedCache:
                     self._fit(stores, layer, store)
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of all layers, in bytes."""
-        return sum(store.nbytes for store in (*self.keys, *self.values) if store is not None)
+    def bytes_per_token(self) -> int:
+        """What one token of one stream takes, in bytes, over all layers."""
+        stores = [store for store in (*self.keys, *self.values) if store is not None]
+        return sum(store.shape[1] * store.shape[3] * store.element_size() for store in stores)
 
     def _fit(self, stores: list[Tensor | None], layer: int, like: Tensor) -> Tensor:
         store = stores[layer]
         if store is not None and store.shape[0] >= self.num_rows and store.shape[2] >= self.num_positions:
             return store
-        # Zeros, not whatever memory holds: masked positions are multiplied by 0, and 0 times NaN is NaN.
-        grown = like.new_zeros(self.num_rows, like.shape[1], self.num_positions, like.shape[3])
+        grown = _zeros((self.num_rows, like.shape[1], self.num_positions, like.shape[3]), like)
         if store is not None:
             grown[: store.shape[0], :, : store.shape[2]] = store
         stores[layer] = grown
         return grown
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros: masked positions are multiplied by 0, and 0 times what fresh memory may hold is NaN.
+
+    On the CPU they are pages of the operating system, which become memory when they are first written to and are
+    given back when the tensor goes.  The allocator's own memory would do neither: it keeps what it once had.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    pages = mmap.mmap(-1, math.prod(shape) * like.element_size())
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

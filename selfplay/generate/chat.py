@@ -8,14 +8,15 @@ Where a stream differs from its chat template's render of the same messages (the
   * a turn that was cut, or ended by another end-of-turn token than the template's, is closed by the template's
     token, which counts as heard, not said;
   * a template that adds an empty reasoning block to its prompt has it before every turn, not only before the last;
-  * a template that trims contents trims what is heard; what was said stays as it was sampled;
+  * a template that trims contents trims what is heard; what was said stays as it was sampled, also where the template
+    puts a space before or behind a reply: the model says it, or does not;
   * a model without a chat template gets lines of ``Name: text``, in which messages have no line breaks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -39,7 +40,7 @@ class _Format(Protocol):
     def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces: ...
     def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces: ...
     def closing(self, last: int) -> Pieces: ...
-    def quote(self, text: str) -> Pieces: ...
+    def quote(self, text: str, *, by_user: bool) -> Pieces: ...
     def text(self, said: list[int]) -> str: ...
 
 
@@ -81,21 +82,29 @@ class ChatBridge:
 
         Turns of the same stream that another player spoke (a script, a human, another policy) are quoted.
         """
-        turns = self._stream_turns(conversation, role)
+        turns = conversation.turns
         pieces: list[int | str] = []
-        for k, turn in enumerate(turns):
+        begins = True
+        for k in self._places(conversation, role):
+            turn = turns[k]
             if is_said_by(turn, player):
-                pieces = list(self._format.closing(int(turn.said[-1])))
+                last = int(turn.said[-1])
+                pieces = [last, *self._format.closing(last)]
+                begins = False
             else:
                 pieces += self._before(conversation, turns[:k], turn.role, turn.heard_text, brief)
-                pieces += self._format.quote(clean_text(turn.text))
+                by_user = self.view == "shared" and turn.role == conversation.scenario.roles[0]
+                pieces += self._format.quote(clean_text(turn.text), by_user=by_user)
         pieces += self._before(conversation, turns, role, heard_text, brief)
-        return self._encoder.encode(pieces)
+        if begins:
+            return self._encoder.encode(pieces, begins=True)
+        # The last token said is no part of this; it goes along because it may swallow the white space behind it.
+        return self._encoder.encode(pieces)[1:]
 
     def seen(self, conversation: Conversation, role: str, *, player: str) -> list[Tokens]:
         """Return the runs of tokens the player's stream holds already: heard, said, heard, said, ..."""
-        turns = [turn for turn in self._stream_turns(conversation, role) if is_said_by(turn, player)]
-        return [tokens for turn in turns for tokens in (turn.heard, turn.said)]
+        turns = [conversation.turns[k] for k in self._places(conversation, role)]
+        return [tokens for turn in turns if is_said_by(turn, player) for tokens in (turn.heard, turn.said)]
 
     def text(self, said: Tokens) -> str:
         """Return the message that sampled tokens make, without the token that ended it."""
@@ -105,11 +114,14 @@ class ChatBridge:
         """Tokenise content: control tokens in it are split into ordinary ones."""
         return self._encoder.encode((clean_text(text),))
 
-    def _stream_turns(self, conversation: Conversation, role: str) -> list[Turn]:
-        return list(conversation.turns) if self.view == "shared" else conversation.turns_of(role)
+    def _places(self, conversation: Conversation, role: str) -> list[int]:
+        """Return the indices of the turns that are in the role's stream."""
+        return [k for k, turn in enumerate(conversation.turns) if self.view == "shared" or turn.role == role]
 
-    def _before(self, conversation: Conversation, turns: list[Turn], role: str, heard_text: str, brief: str) -> Pieces:
-        """Return what stands between the last of `turns` and what `role` says next."""
+    def _before(
+        self, conversation: Conversation, turns: Sequence[Turn], role: str, heard_text: str, brief: str
+    ) -> Pieces:
+        """Return what stands before the turn of `role` that follows `turns`, the first ones of the conversation."""
         roles = conversation.scenario.roles
         heard_text, brief, speaker = clean_text(heard_text), clean_text(brief), role.capitalize()
         if self.view == "shared":
@@ -122,9 +134,8 @@ class ChatBridge:
                 return self._format.shared_opening(brief, speaker=speaker, is_first_role=is_first)
             return self._format.next_speaker(speaker=speaker, is_first_role=is_first)
         partner = " and ".join(other.capitalize() for other in roles if other != role)
-        if not turns:
-            is_first_turn = not any(turn.role != role for turn in conversation.turns)
-            return self._format.opening(brief, heard_text, speaker=speaker, partner=None if is_first_turn else partner)
+        if not any(turn.role == role for turn in turns):
+            return self._format.opening(brief, heard_text, speaker=speaker, partner=partner if turns else None)
         return self._format.message(heard_text, speaker=speaker, partner=partner)
 
 
@@ -140,7 +151,8 @@ def _choose_format(
         scaffold, encoder = read_scaffold(tokenizer, model_name=model_name)
         if view == "perspective" or scaffold.user_can_stop:
             return _TemplateFormat(tokenizer, scaffold, stops | {scaffold.end_of_turn}), encoder
-    return _NameFormat(tokenizer, stops), Encoder(tokenizer, controls=control_tokens(tokenizer))
+    encoder = Encoder(tokenizer, controls=control_tokens(tokenizer), prefix=_prefix(tokenizer))
+    return _NameFormat(tokenizer, stops), encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +188,15 @@ class _TemplateFormat:
     def closing(self, last: int) -> Pieces:
         return () if last == self.scaffold.end_of_turn else (self.scaffold.end_of_turn,)
 
-    def quote(self, text: str) -> Pieces:
-        return (self.scaffold.reply_lead + text, self.scaffold.end_of_turn)
+    def quote(self, text: str, *, by_user: bool) -> Pieces:
+        text = self._trim(text)
+        return (text, self.scaffold.end_of_turn) if by_user else self.scaffold.reply(text)
 
     def text(self, said: list[int]) -> str:
         if said and said[-1] in self.end_of_turn:
             said = said[:-1]
-        return _decode(self.tokenizer, said).removeprefix(self.scaffold.reply_lead)
+        decoded = _decode(self.tokenizer, said).removeprefix(self.scaffold.reply_lead)
+        return decoded.removesuffix(self.scaffold.reply_tail)
 
     def _trim(self, text: str) -> str:
         return text.strip() if self.scaffold.trims else text
@@ -197,21 +211,17 @@ class _NameFormat:
         texts = tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
         self._breaks = frozenset(id for id, text in enumerate(texts) if "\n" in text)
         self.end_of_turn = stops | self._breaks
-        # What the tokenizer puts before every text, such as a begin-of-sequence token.
-        probe = cast("Mapping[str, list[int]]", tokenizer("a"))["input_ids"]
-        bare = cast("Mapping[str, list[int]]", tokenizer("a", add_special_tokens=False))["input_ids"]
-        self._begin = tuple(probe[: len(probe) - len(bare)]) if probe[len(probe) - len(bare) :] == bare else ()
 
     def opening(self, brief: str, heard: str, *, speaker: str, partner: str | None) -> Pieces:
         line = _one_line(heard)
         said = (f"{partner}: {line}\n" if partner else f"{line}\n\n") if line else ""
-        return (*self._begin, f"{brief.strip()}\n\n{said}{speaker}:")
+        return (f"{brief.strip()}\n\n{said}{speaker}:",)
 
     def message(self, heard: str, *, speaker: str, partner: str) -> Pieces:
         return (f"{partner}: {_one_line(heard)}\n{speaker}:",)
 
     def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces:
-        return (*self._begin, f"{brief.strip()}\n\n{speaker}:")
+        return (f"{brief.strip()}\n\n{speaker}:",)
 
     def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces:
         return (f"{speaker}:",)
@@ -219,13 +229,21 @@ class _NameFormat:
     def closing(self, last: int) -> Pieces:
         return () if last in self._breaks else ("\n",)
 
-    def quote(self, text: str) -> Pieces:
+    def quote(self, text: str, *, by_user: bool) -> Pieces:
         return (f" {_one_line(text)}\n",)
 
     def text(self, said: list[int]) -> str:
         if said and said[-1] in self._stops:
             said = said[:-1]
         return _decode(self._tokenizer, said).strip()
+
+
+def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return what the tokenizer puts before every text, such as a begin-of-sequence token."""
+    probe = cast("Mapping[str, list[int]]", tokenizer("a"))["input_ids"]
+    bare = cast("Mapping[str, list[int]]", tokenizer("a", add_special_tokens=False))["input_ids"]
+    start = len(probe) - len(bare)
+    return probe[:start] if probe[start:] == bare else []
 
 
 def _one_line(text: str) -> str:

@@ -56,7 +56,7 @@ class EngineStatistics:
     heard_tokens: int = 0  # appended by requests
     shared_tokens: int = 0  # of those, tokens whose keys and values were copied from another stream
     num_steps: int = 0
-    cache_bytes: int = 0  # largest so far
+    cache_bytes: int = 0  # keys and values of all open streams at their largest
 
     @property
     def prefilled_tokens(self) -> int:
@@ -261,7 +261,8 @@ class TokenGenerator:
             stream.cached += count
             for block in stream.opening[: stream.cached // PREFIX_BLOCK]:
                 version.prefixes[block] = stream
-        self._counts["cache_bytes"] = max(self._counts["cache_bytes"], version.cache.num_bytes)
+        held = sum(s.version.cache.bytes_per_token * s.cached for s in self._streams.values())
+        self._counts["cache_bytes"] = max(self._counts["cache_bytes"], held)
         return logits, [ordered[i][0] for i in ready]
 
     def _draw(self, logits: Tensor, streams: list[_Stream]) -> None:

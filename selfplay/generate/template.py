@@ -29,6 +29,7 @@ Message = dict[str, str]
 # Contents that no template contains, put in to see where a template puts them.
 BRIEF_MARK = "Qbriefq"
 TURN_MARKS = ("Qfirstq", "Qsecondq", "Qthirdq", "Qfourthq", "Qfifthq")  # user, assistant, user, ...
+MARGIN = " \t\n \t"  # white space that no template has of its own
 # Contents of the final check: punctuation, digits, accents, an emoji, a line break.
 PROBES = (
     "You are Ann. Say one thing.",
@@ -54,6 +55,7 @@ class Scaffold:
     reply_to_user: Pieces  # between a reply's end-of-turn token and the next user message
     end_of_turn: int  # the token that closes a reply
     reply_lead: str  # white space the template puts before a reply; the model says it itself
+    reply_tail: str  # white space the template puts behind a reply; the same
     trims: bool  # whether white space around contents is dropped
     has_system: bool  # False: the brief stands at the start of the first user message
 
@@ -62,17 +64,27 @@ class Scaffold:
         """Whether the same token closes user messages, so that a model can play the user too."""
         return bool(self.user_to_reply) and self.user_to_reply[0] == self.end_of_turn
 
+    def reply(self, text: str) -> Pieces:
+        """Return a reply as the template shows it, up to its end-of-turn token."""
+        return self.reply_lead + text + self.reply_tail, self.end_of_turn
+
 
 class Encoder:
     """Tokenises scaffold and contents apart: control tokens come from the scaffold only."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, controls: Mapping[str, int]) -> None:
-        """`controls` maps the text of every control token to its id."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, controls: Mapping[str, int], prefix: Sequence[int] = ()
+    ) -> None:
+        """Take the tokenizer apart.
+
+        controls: the text of every control token -> its id; prefix: ids that stand before every stream.
+        """
         self.controls = controls
         added = backend(tokenizer).get_added_tokens_decoder()
         self._strips_left = {id for id in controls.values() if id in added and added[id].lstrip}
         self._strips_right = {id for id in controls.values() if id in added and added[id].rstrip}
-        self._plain = _without_controls(backend(tokenizer), frozenset(controls.values()))
+        self._prefix = tuple(prefix)
+        self._first, self._within = _without_controls(backend(tokenizer), frozenset(controls.values()))
         alternatives = "|".join(re.escape(text) for text in sorted(controls, key=len, reverse=True))
         self._pattern = re.compile(f"({alternatives})" if alternatives else r"(?!)")
 
@@ -81,8 +93,11 @@ class Encoder:
         parts = self._pattern.split(scaffold_text)
         return tuple(self.controls.get(part, part) for part in parts if part)
 
-    def encode(self, pieces: Iterable[int | str]) -> Tokens:
-        """Return the ids of pieces; neighbouring texts are tokenised as one, as the tokenizer itself would."""
+    def encode(self, pieces: Iterable[int | str], *, begins: bool = False) -> Tokens:
+        """Return the ids of pieces; neighbouring texts are tokenised as one, as the tokenizer itself would.
+
+        begins: the pieces begin a stream, where some tokenizers put a space before the text.
+        """
         ids: list[int] = []
         text = ""
         strips = False
@@ -95,12 +110,13 @@ class Encoder:
             if piece in self._strips_left:
                 text = text.rstrip()
             if text:
-                ids.extend(self._plain.encode(text, add_special_tokens=False).ids)
+                plain = self._first if begins and not ids else self._within
+                ids.extend(plain.encode(text, add_special_tokens=False).ids)
             if piece >= 0:
                 ids.append(piece)
             strips = piece in self._strips_right
             text = ""
-        return np.array(ids, dtype=np.int32)
+        return np.array([*self._prefix, *ids] if begins else ids, dtype=np.int32)
 
 
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -115,9 +131,13 @@ def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase, scaffold_text: str = "") -> dict[str, int]:
-    """Return text -> id of all special tokens, and of other added tokens that the scaffold uses."""
+    """Return text -> id of all special tokens, and of other added tokens that the scaffold uses.
+
+    Added tokens of white space (Gemma has them) are no controls: they mean the same in contents.
+    """
     added = backend(tokenizer).get_added_tokens_decoder()
-    return {token.content: id for id, token in added.items() if token.special or token.content in scaffold_text}
+    used = {id for id, token in added.items() if token.content.strip() and token.content in scaffold_text}
+    return {token.content: id for id, token in added.items() if token.special or id in used}
 
 
 def read_scaffold(tokenizer: PreTrainedTokenizerBase, *, model_name: str) -> tuple[Scaffold, Encoder]:
@@ -134,7 +154,8 @@ def read_scaffold(tokenizer: PreTrainedTokenizerBase, *, model_name: str) -> tup
             reason = error if isinstance(error, _NotAppendOnlyError) else with_system
             raise UserError(f"model {model_name!r} cannot be used for dialog: its chat template {reason}") from error
     encoder = Encoder(tokenizer, controls=control_tokens(tokenizer, "".join(texts.all)))
-    after_reply = encoder.pieces(texts.reply_to_user)
+    closing = texts.reply_to_user.lstrip()
+    after_reply = encoder.pieces(closing)
     if not after_reply or not isinstance(after_reply[0], int):
         raise UserError(
             f"model {model_name!r} cannot be used for dialog: its chat template closes a reply with the text "
@@ -148,6 +169,7 @@ def read_scaffold(tokenizer: PreTrainedTokenizerBase, *, model_name: str) -> tup
         reply_to_user=after_reply[1:],
         end_of_turn=after_reply[0],
         reply_lead=texts.reply_lead,
+        reply_tail=texts.reply_to_user.removesuffix(closing),
         trims=texts.trims,
         has_system=has_system,
     )
@@ -188,7 +210,8 @@ def _texts(tokenizer: PreTrainedTokenizerBase, *, has_system: bool) -> _Texts:
     if turns[0] != turns[2] or turns[1] != turns[3]:
         _raise_difference(tokenizer, turns[0] + turns[1], turns[2] + turns[3])
     user_to_reply, reasoning, lead = _split_prompt(tokenizer, history=turns[0], prompt=prompt)
-    padded = _render(tokenizer, _messages(BRIEF_MARK, (f" {TURN_MARKS[0]} ",), has_system=has_system))
+    wide = MARGIN + TURN_MARKS[0] + MARGIN
+    trims = wide not in _render(tokenizer, _messages(BRIEF_MARK, (wide,), has_system=has_system))
     return _Texts(
         opening=opening,
         brief_to_user=brief_to_user,
@@ -196,7 +219,7 @@ def _texts(tokenizer: PreTrainedTokenizerBase, *, has_system: bool) -> _Texts:
         reasoning=reasoning,
         reply_to_user=turns[1],
         reply_lead=lead,
-        trims=f" {TURN_MARKS[0]} " not in padded,
+        trims=trims,
     )
 
 
@@ -251,11 +274,15 @@ def _check(tokenizer: PreTrainedTokenizerBase, scaffold: Scaffold, encoder: Enco
     """Compare a stream of ours with the tokenizer's own render of the same messages."""
     rendered = _render(tokenizer, _messages(PROBES[0], PROBES[1:], has_system=scaffold.has_system))
     theirs = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    pieces: list[int | str] = [*scaffold.opening, PROBES[0], *scaffold.brief_to_user]
+    runs: list[Pieces] = [(*scaffold.opening, PROBES[0], *scaffold.brief_to_user)]
     for user, reply in ((PROBES[1], PROBES[2]), (PROBES[3], PROBES[4])):
-        said = (scaffold.reply_lead + reply, scaffold.end_of_turn)
-        pieces += [user, *scaffold.user_to_reply, *said, *scaffold.reply_to_user]
-    ours = encoder.encode((*pieces, PROBES[5], *scaffold.user_to_reply, *scaffold.reasoning)).tolist()
+        runs[-1] += (user, *scaffold.user_to_reply, *scaffold.reply(reply))
+        runs.append((scaffold.end_of_turn, *scaffold.reply_to_user))
+    runs[-1] += (PROBES[5], *scaffold.user_to_reply, *scaffold.reasoning)
+    # As in a stream, each run is tokenised apart, and knows of those before it only the end-of-turn token.
+    ours = encoder.encode(runs[0], begins=True).tolist()
+    for run in runs[1:]:
+        ours += encoder.encode(run)[1:].tolist()
     if ours != theirs:
         names = [tokenizer.convert_ids_to_tokens(ids) for ids in (theirs, ours)]
         raise UserError(
@@ -264,26 +291,46 @@ def _check(tokenizer: PreTrainedTokenizerBase, scaffold: Scaffold, encoder: Enco
         )
 
 
-def _without_controls(tokenizer: Tokenizer, controls: frozenset[int]) -> Tokenizer:
-    """Return a copy that takes the text of control tokens for ordinary text.
+def _without_controls(tokenizer: Tokenizer, controls: frozenset[int]) -> tuple[Tokenizer, Tokenizer]:
+    """Return copies, for the beginning of a stream and for later, that take control tokens for ordinary text.
 
     Control tokens are renamed, not removed, so that every other token keeps its id.
     """
     description = json.loads(tokenizer.to_str())
     secret = secrets.token_hex(16)
+    names = {t["content"]: f"{secret}-{t['id']}" for t in description["added_tokens"] if t["id"] in controls}
     for token in description["added_tokens"]:
         if token["id"] in controls:
-            token.update(content=f"{secret}-{token['id']}", lstrip=False, rstrip=False, normalized=False)
-    description["post_processor"] = None
-    # No text of ours is the beginning of a stream.
-    for step in _steps(description["pre_tokenizer"]):
-        if step.get("prepend_scheme") == "first":
+            token.update(content=names[token["content"]], lstrip=False, rstrip=False, normalized=False)
+    _rename(description["model"], names)
+    description.update(post_processor=None, truncation=None, padding=None)
+    first = within = Tokenizer.from_str(json.dumps(description))
+    starts = [step for step in _steps(description["pre_tokenizer"]) if step.get("prepend_scheme") == "first"]
+    if starts:
+        for step in starts:
             step["prepend_scheme"] = "never"
-    plain = Tokenizer.from_str(json.dumps(description))
+        within = Tokenizer.from_str(json.dumps(description))
     for token in description["added_tokens"]:
-        if token["id"] not in controls and plain.token_to_id(token["content"]) != token["id"]:
+        if token["id"] not in controls and within.token_to_id(token["content"]) != token["id"]:
             raise UserError(f"the added token {token['content']!r} would change its id if control tokens were split")
-    return plain
+    return first, within
+
+
+def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Rename tokens in a vocabulary, and drop the merges that make them: many vocabularies hold control tokens.
+
+    Single characters stay: they may be letters of the alphabet that everything else is made of.
+    """
+    names = {old: new for old, new in names.items() if len(old) > 1}
+    vocab = model["vocab"]
+    if isinstance(vocab, list):
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
+        return
+    model["vocab"] = {names.get(piece, piece): id for piece, id in vocab.items()}
+    if "unk_token" in model:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    if "merges" in model:
+        model["merges"] = [(a, b) for a, b in model["merges"] if names.keys().isdisjoint((a, b, a + b))]
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:

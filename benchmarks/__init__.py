@@ -1,0 +1,1 @@
+"""Programs that measure this library beside another one in the same run, and print a table."""

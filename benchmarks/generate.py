@@ -8,13 +8,11 @@ lengths.  The two take turns.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from itertools import count
 
 import numpy as np
-import torch
 
 from benchmarks.measure import in_turn, machine, ratio, table, words
 from envs.chitchat import topics_of
@@ -30,7 +28,7 @@ NOBODY = Conversation(id="000000-g00-0", scenario=Scenario(env="none", seed=0, s
 def main() -> None:
     """Measure and print the table."""
     chosen = words(DEFAULTS)
-    torch.set_num_threads(chosen["threads"] or len(os.sched_getaffinity(0)))
+    models.use_threads(chosen["threads"])
     loaded = models.load(chosen["model"], device="cpu")
     arms = Arms(loaded, num_tokens=chosen["tokens"])
     print(machine())

@@ -3,20 +3,17 @@
     python -m benchmarks.play [conversations=32] [turns=8] [repeats=2] [lengths=fixed,natural] [model=smollm2-135m]
 
 The plain loop is what one writes first: for each turn, render every conversation's chat template from the speaker's
-side, tokenise, and call `generate` on the padded batch.  Lengths: "fixed" says 32 tokens a turn whatever the model wants,
-"natural" lets it stop, at 48 at the latest.  Every arm runs in a process of its own, one at a time and in
-turn, so that its peak memory is its own; loading is not timed.
+side, tokenise, and call `generate` on the padded batch.  Lengths: "fixed" says 32 tokens a turn whatever the model
+wants, "natural" lets it stop, at 48 at the latest.  Every arm runs in a process of its own, one at a time and in turn,
+so that its peak memory is its own; loading is not timed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from typing import Any
-
-import torch
 
 from benchmarks.measure import machine, peak_gib, ratio, run_alone, table, words
 from envs.chitchat import ChitChat
@@ -41,7 +38,7 @@ MAX_NEW_TOKENS = {"fixed": 32, "natural": 48}
 def main() -> None:
     """Measure one arm, or all of them in turn."""
     chosen = words(DEFAULTS)
-    torch.set_num_threads(chosen["threads"] or len(os.sched_getaffinity(0)))
+    models.use_threads(chosen["threads"])
     if chosen["arm"]:
         print(json.dumps(_measure(chosen)))
         return

@@ -80,7 +80,7 @@ class Settings(BaseModel):
 class SamplingSettings(Settings):
     """How turns are sampled; the fields are those of `selfplay.interfaces.Sampling`."""
 
-    temperature: float = Field(default=1.0, ge=0)  # 0: greedy
+    temperature: float = Field(default=0.7, ge=0)  # 0: greedy; 1: the model's own distribution
     top_k: int = Field(default=0, ge=0)  # keep the k likeliest tokens; 0: all
     top_p: float = Field(default=1.0, gt=0, le=1)  # keep the likeliest tokens until their mass reaches top_p; 1: all
     min_p: float = Field(default=0.0, ge=0, lt=1)  # keep tokens at least min_p times as likely as the likeliest

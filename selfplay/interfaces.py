@@ -140,6 +140,7 @@ class Completion:
     text: str | None = None  # from scripts and humans; None: decode `said`
     finish: Finish = "text"
     version: int = 0  # policy version that spoke
+    leaves: bool = False  # instead of a turn, the player ends the conversation: a person who quits
     error: str | None = None  # set: the player failed, one line
 
 

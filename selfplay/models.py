@@ -96,6 +96,23 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto", say: Say = log
     return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder)
 
 
+def check_name(name: str) -> None:
+    """Raise UserError if no model can have this name; nothing is loaded or fetched."""
+    _kind(name)
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(num_threads: int) -> None:
+    """Set torch's threads in this process; 0: as many as there are cores."""
+    import torch
+
+    torch.set_num_threads(num_threads or num_cores())
+
+
 def describe(name: str) -> str:
     """Return one line about a named model, or the name itself for a folder or a hub id."""
     spec = MODELS.get(name.partition(":")[0])

@@ -213,6 +213,10 @@ class _Table:
         player = self._players[live.match.players[request.role]]
         if completion.error is not None:
             return _fail(live, "player_error", completion.error, by=request.role)
+        if completion.leaves:
+            outcome = Outcome(status="terminated", reason="leaving", by=request.role)
+            live.conversation = replace(conversation, outcome=outcome)
+            return True
         text = completion.text if player.bridge is None else player.bridge.text(completion.said)
         turn = Turn(
             role=request.role,

@@ -129,6 +129,18 @@ class RunWriter:
         self._manifest.update(status=status, ended_at=_now())
         self._write_manifest()
 
+    def discard(self) -> None:
+        """Take back a run in which nothing was stored: what `create` made goes, anything else stays."""
+        if self._counts:
+            return
+        self.close("failed")
+        for name in (MANIFEST, CONFIG):
+            (self.folder / name).unlink(missing_ok=True)
+        # What is not empty is not ours.
+        with contextlib.suppress(OSError):
+            (self.folder / CONVERSATIONS).rmdir()
+            self.folder.rmdir()
+
     def __enter__(self) -> Self:
         return self
 

@@ -125,8 +125,8 @@ def test_human_who_types_nothing_is_asked_again():
 
 
 @pytest.mark.parametrize("lines", [("/quit",), (), ("", " /quit ")])
-def test_human_who_leaves_completes_with_an_error(lines):
+def test_human_who_leaves_completes_without_a_turn(lines):
     generator = HumanGenerator(write=unseen, read=typed(*lines))
     generator.submit(request())
     (completion,) = generator.step()
-    assert (completion.error, completion.text) == ("the human left", None)
+    assert (completion.leaves, completion.error, completion.text) == (True, None, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay import models
-from selfplay.commands.words import CommandLine
+from selfplay.commands.words import CommandLine, program_name
 from selfplay.errors import UserError
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -84,14 +83,13 @@ def _problems(report: dict[str, Any]) -> list[str]:
 
 
 def _next_command(report: dict[str, Any]) -> str:
-    program = f"python {sys.argv[0]}" if sys.argv[0].endswith("run.py") else "selfplay"
     if not all(report["models_ready"].values()) and report["problems"]:
-        return f"{program} play preset=tiny"
-    return f"{program} play"
+        return f"{program_name()} play preset=tiny"
+    return f"{program_name()} play"
 
 
 def _compute() -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = models.num_cores()
     try:
         import torch
     except (ImportError, OSError) as error:

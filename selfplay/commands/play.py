@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from selfplay import models
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
 from selfplay.commands.terminal import share as per_cent
-from selfplay.commands.words import CommandLine
+from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PlaySettings, build_plugin, complete_spec, resolve, sampling_of, to_yaml
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError
 from selfplay.play import Match, continue_match, make_matches, play
-from selfplay.players import PlayerSettings, PlayerTable, make_players
+from selfplay.players import HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
 from selfplay.store import CONFIG, RunReader, RunWriter, find_run
 from selfplay.written import nearest
 
@@ -37,7 +38,7 @@ Let two copies of a language model talk to each other, show the first conversati
   env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns=8
   players.ROLE=human       who fills a role instead of the model: human, scripted, or another model
   view=perspective         one stream a role; view=shared: one for both, half the tokens to read
-  sampling.temperature=1   also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
+  sampling.temperature=0.7 also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
   seed=0  split=train      the same seed gives the same conversations
   out=FOLDER               the run folder (default: runs/ENV-MODEL-TIME)
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
@@ -47,11 +48,12 @@ Let two copies of a language model talk to each other, show the first conversati
 
 Examples:
   selfplay play
-  selfplay play conversations=32 env.max_turns=8 sampling.temperature=0.8 out=runs/warm
+  selfplay play conversations=32 env.max_turns=8 sampling.temperature=1 out=runs/warm
   selfplay play players.guest=human
   selfplay play from=warm/000000-g03-0 turn=2 seed=7
 """
 INTERRUPTED, ALL_FAILED = 130, 1
+PROGRESS_SECONDS = 5.0
 
 
 def run(line: CommandLine) -> int:
@@ -62,7 +64,7 @@ def run(line: CommandLine) -> int:
     env = _build_env(settings)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     assigned = _assign(settings, env)
-    is_one_at_a_time = "human" in assigned.values() and "conversations" not in given
+    is_one_at_a_time = HUMAN in assigned.values() and "conversations" not in given
     if stored is not None or is_one_at_a_time:
         settings = settings.model_copy(update={"conversations": 1})
     if line.dry_run:
@@ -120,21 +122,20 @@ def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
     for role in settings.players:
         if role not in env.roles:
             raise UserError(f"players.{role}: env {env.name} has no such role{nearest(role, list(env.roles))}")
-    return {
-        role: settings.model if settings.players.get(role, "policy") == "policy" else settings.players[role]
-        for role in env.roles
-    }
+    assigned = {role: settings.players.get(role, POLICY) for role in env.roles}
+    for role, name in assigned.items():
+        close = difflib.get_close_matches(name, (POLICY, SCRIPTED, HUMAN), n=1)
+        if close and name not in close and name not in models.MODELS:
+            raise UserError(f"players.{role}={name}: there is no such player; did you mean {close[0]}?")
+    assigned = {role: settings.model if name == POLICY else name for role, name in assigned.items()}
+    for name in set(assigned.values()) - {SCRIPTED, HUMAN}:
+        models.check_name(name)
+    return assigned
 
 
 def _default_folder(settings: PlaySettings, env: Env) -> Path:
     model = Path(settings.model).name.replace(":", "-")
     return settings.runs / f"{env.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _use_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -167,16 +168,22 @@ class _Session:
                 writer.add_to_manifest({"tokenizers": table.tokenizers})
                 self._play(table, writer, tally, _Watched(console, is_quiet=self.line.as_json))
         except KeyboardInterrupt:
+            writer.discard()
             console.print()
+            if not tally.conversations:
+                raise
             console.print(_dim(f"interrupted: {plural(tally.conversations, 'finished conversation')} kept in {folder}"))
             return INTERRUPTED
+        except BaseException:
+            writer.discard()
+            raise
         self._report(tally, folder, console)
         return ALL_FAILED if tally.failed == tally.conversations else 0
 
     def _make_players(self, console: Console) -> PlayerTable:
         settings = self.settings
-        if set(self.assigned.values()) - {"human", "scripted"}:
-            _use_threads(settings.engine.threads)
+        if set(self.assigned.values()) - {HUMAN, SCRIPTED}:
+            models.use_threads(settings.engine.threads)
         return make_players(
             self.assigned.values(),
             env=self.env,
@@ -193,7 +200,7 @@ class _Session:
 
     def _play(self, table: PlayerTable, writer: RunWriter, tally: _Tally, watched: _Watched) -> None:
         # A person is asked in one conversation after another, and sees all of them.
-        has_human = "human" in self.assigned.values()
+        has_human = watched.has_human = HUMAN in self.assigned.values()
         watched.ids = {match.id for match in (self.matches if has_human else self.matches[:1])}
         started = time.perf_counter()
         conversations = play(
@@ -208,6 +215,7 @@ class _Session:
             writer.append(conversation)
             tally.add(conversation, seconds=time.perf_counter() - started)
             watched.show_end(conversation)
+            watched.show_progress(tally, len(self.matches))
 
     def _report(self, tally: _Tally, folder: Path, console: Console) -> None:
         if self.line.as_json:
@@ -218,7 +226,9 @@ class _Session:
         if tally.failed:
             console.print(Text(f"{tally.failed} failed; the first: {one_line(tally.first_error)}", style="red"))
         console.print(_dim(f"stored in {folder}"))
-        console.print(_dim(f"next: python run.py show {folder} 1 | python run.py ls {folder}"))
+        run = folder.name if folder.parent == self.settings.runs else str(folder)
+        console.print(_dim(f"all of them:    {program_name()} ls {run}"))
+        console.print(_dim(f"another one:    {program_name()} show {run} 1"))
 
 
 @dataclass(slots=True)
@@ -265,6 +275,8 @@ class _Watched:
 
     def __init__(self, console: Console, *, is_quiet: bool) -> None:
         self.ids: set[str] = set()
+        self.has_human = False
+        self._said = time.perf_counter()
         self._console = console
         self._is_quiet = is_quiet
         self._shown: set[str] = set()
@@ -274,11 +286,27 @@ class _Watched:
             return
         if conversation.id not in self._shown:
             self._shown.add(conversation.id)
-            print_header(self._console, conversation)
+            if not self.has_human:  # who must not read the partner's brief
+                print_header(self._console, conversation)
             # What a replay goes on from.
             for number in range(conversation.num_turns - 1):
                 print_turn(self._console, conversation, number=number)
-        print_turn(self._console, conversation)
+        if conversation.turns[-1].player != HUMAN:  # who has just typed it
+            print_turn(self._console, conversation)
+
+    def show_progress(self, tally: _Tally, num_matches: int) -> None:
+        """Say how far it is, now and then, once the watched conversation is over."""
+        now = time.perf_counter()
+        if (
+            self._is_quiet
+            or self.has_human
+            or tally.conversations == num_matches
+            or now - self._said < PROGRESS_SECONDS
+        ):
+            return
+        self._said = now
+        rate = tally.said / tally.seconds
+        self._console.print(_dim(f"{tally.conversations} of {num_matches} conversations finished, {rate:.0f} tokens/s"))
 
     def show_end(self, conversation: Conversation) -> None:
         if not self._is_quiet and conversation.id in self.ids:

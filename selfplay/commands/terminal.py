@@ -189,7 +189,8 @@ def _print_role(console: Console, conversation: Conversation, role: str) -> None
 
 
 def _player_words(player: PlayerInfo) -> list[str]:
-    return [one_line(word) for word in (player.label, player.model, "trained" if player.trained else "") if word]
+    model = "" if player.model == player.policy else player.model
+    return [one_line(word) for word in (player.label, model, "trained" if player.trained else "") if word]
 
 
 def _remarks(turn: Turn) -> list[Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ class CommandLine:
     wants_help: bool = False  # --help
     dry_run: bool = False  # --dry-run: print the resolved configuration and stop
     as_json: bool = False  # --json: machine-readable output
+
+
+def program_name() -> str:
+    """Return how this program was called, for commands that suggest the next one."""
+    return f"python {sys.argv[0]}" if sys.argv[0].endswith("run.py") else "selfplay"
 
 
 def read_words(arguments: Sequence[str]) -> CommandLine:

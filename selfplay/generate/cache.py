@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-# What a cache begins with; rows and positions then double.  Room that nobody has written to is no memory yet, see `_zeros`.
+# What a cache begins with; rows and positions then double.  Room is no memory until it is written to, see `_zeros`.
 FIRST_ROWS, FIRST_POSITIONS = 8, 256
 # On a GPU room is memory at once, so positions grow by this instead.
 GPU_POSITIONS_PER_GROWTH = 64

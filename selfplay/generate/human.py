@@ -35,7 +35,7 @@ class HumanGenerator:
         self._show_brief(request)
         text = self._ask(request.role)
         if text is None:
-            return [Completion(request=request, error="the human left")]
+            return [Completion(request=request, leaves=True)]
         return [Completion(request=request, text=text, finish="text")]
 
     def close(self, stream: str) -> None:

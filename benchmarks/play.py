@@ -83,7 +83,7 @@ def _row(length: str, arm: str, results: list[dict[str, Any]], plain: list[float
 def _measure(chosen: dict[str, Any]) -> dict[str, Any]:
     env = ChitChat(max_turns=chosen["turns"])
     roles = dict.fromkeys(env.roles, chosen["model"])
-    matches = make_matches(env, roles, seed=0, num_matches=chosen["conversations"], split="train")
+    matches = list(make_matches(env, roles, seed=0, num_matches=chosen["conversations"], split="train"))
     sampling = Sampling(
         max_new_tokens=MAX_NEW_TOKENS[chosen["lengths"]], ignore_end_of_turn=chosen["lengths"] == "fixed"
     )

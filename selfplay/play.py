@@ -48,21 +48,17 @@ class Match:
 
 def make_matches(
     env: Env, players: Mapping[str, str], *, seed: int, num_matches: int, split: Split, step: int = 0
-) -> list[Match]:
-    """Return matches on scenarios drawn from (seed, split, step), each its own group."""
+) -> Iterator[Match]:
+    """Yield matches on scenarios drawn from (seed, split, step), each its own group."""
     purpose = SPLITS.index(split)
-    matches = []
     for group in range(num_matches):
         drawn = _draw(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
-        matches.append(
-            Match(
-                id=conversation_id(step=step, group=group, index=0),
-                scenario=env.scenario(drawn, split),
-                players=players,
-                seed=_draw(seed, (DRAW_CONVERSATION, purpose, step, group, 0), bits=48),
-            )
+        yield Match(
+            id=conversation_id(step=step, group=group, index=0),
+            scenario=env.scenario(drawn, split),
+            players=players,
+            seed=_draw(seed, (DRAW_CONVERSATION, purpose, step, group, 0), bits=48),
         )
-    return matches
 
 
 def continue_match(

@@ -41,7 +41,7 @@ def play_all(
     backwards: bool = False,
 ) -> dict[str, Conversation]:
     players = players_for(env, assigned, view=view, sampling=sampling, max_batch=batch)
-    matches = make_matches(env, assigned, seed=seed, num_matches=num, split="train")
+    matches = list(make_matches(env, assigned, seed=seed, num_matches=num, split="train"))
     ordered = list(reversed(matches)) if backwards else matches
     done = play(ordered, env=env, players=players, view=view, concurrency=batch)
     return {conversation.id: conversation for conversation in done}

@@ -34,7 +34,7 @@ def chats(
     engine = TokenGenerator(max_batch=concurrency)
     engine.add_policy(NAME, loaded.model, end_of_turn=bridge.end_of_turn)
     players = {NAME: Player(policy=NAME, generator=engine, bridge=bridge, sampling=Sampling(max_new_tokens=24))}
-    matches = make_matches(ENV, dict.fromkeys(ENV.roles, NAME), seed=0, num_matches=num, split="train")
+    matches = list(make_matches(ENV, dict.fromkeys(ENV.roles, NAME), seed=0, num_matches=num, split="train"))
     ordered = list(reversed(matches)) if backwards else matches
     return {c.id: c for c in play(ordered, env=ENV, players=players, concurrency=concurrency)}
 

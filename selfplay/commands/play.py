@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def run(line: CommandLine) -> int:
         matches = make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
     else:
         turn = stored.num_turns if settings.turn is None else settings.turn
-        matches = [continue_match(stored, assigned, turn=turn, seed=settings.seed if "seed" in given else None)]
+        seed = settings.seed if "seed" in given else None
+        matches = iter([continue_match(stored, assigned, turn=turn, seed=seed)])
     return _Session(settings=settings, env=env, assigned=assigned, matches=matches, line=line).run()
 
 
@@ -145,7 +147,7 @@ class _Session:
     settings: PlaySettings
     env: Env
     assigned: Mapping[str, str]
-    matches: Sequence[Match]
+    matches: Iterator[Match]
     line: CommandLine
 
     def run(self) -> int:
@@ -199,12 +201,12 @@ class _Session:
         )
 
     def _play(self, table: PlayerTable, writer: RunWriter, tally: _Tally, watched: _Watched) -> None:
-        # A person is asked in one conversation after another, and sees all of them.
         has_human = watched.has_human = HUMAN in self.assigned.values()
-        watched.ids = {match.id for match in (self.matches if has_human else self.matches[:1])}
+        first = next(self.matches)
+        watched.first_id = first.id
         started = time.perf_counter()
         conversations = play(
-            self.matches,
+            chain([first], self.matches),
             env=self.env,
             players=table.players,
             view=self.settings.view,
@@ -215,7 +217,7 @@ class _Session:
             writer.append(conversation)
             tally.add(conversation, seconds=time.perf_counter() - started)
             watched.show_end(conversation)
-            watched.show_progress(tally, len(self.matches))
+            watched.show_progress(tally, self.settings.conversations)
 
     def _report(self, tally: _Tally, folder: Path, console: Console) -> None:
         if self.line.as_json:
@@ -274,15 +276,15 @@ class _Watched:
     """Shows conversations while they are being played."""
 
     def __init__(self, console: Console, *, is_quiet: bool) -> None:
-        self.ids: set[str] = set()
-        self.has_human = False
+        self.first_id = ""
+        self.has_human = False  # who sees every conversation, for they come one after another
         self._said = time.perf_counter()
         self._console = console
         self._is_quiet = is_quiet
         self._shown: set[str] = set()
 
     def show_turn(self, conversation: Conversation) -> None:
-        if self._is_quiet or conversation.id not in self.ids:
+        if not self._is_watched(conversation):
             return
         if conversation.id not in self._shown:
             self._shown.add(conversation.id)
@@ -309,8 +311,11 @@ class _Watched:
         self._console.print(_dim(f"{tally.conversations} of {num_matches} conversations finished, {rate:.0f} tokens/s"))
 
     def show_end(self, conversation: Conversation) -> None:
-        if not self._is_quiet and conversation.id in self.ids:
+        if self._is_watched(conversation):
             print_ending(self._console, conversation)
+
+    def _is_watched(self, conversation: Conversation) -> bool:
+        return not self._is_quiet and (self.has_human or conversation.id == self.first_id)
 
 
 def _dim(text: str) -> Text:

@@ -1,0 +1,51 @@
+"""What the README says can be typed works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from selfplay.commands import main
+from selfplay.contracts import check_env
+from selfplay.plugins import PluginSpec, build_plugin
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("python run.py play") and "from=" not in line
+]
+
+
+def example(folder: Path) -> Path:
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    path = folder / "my_game.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def test_example_environment_keeps_its_contract(tmp_path: Path):
+    env = build_plugin(PluginSpec(name=f"{example(tmp_path)}:Countdown", turns=6), {}, "env")
+    check_env(env)
+
+
+def test_example_environment_can_be_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    example(tmp_path)
+    words = ["env=my_game.py:Countdown", "env.turns=2", "model=tiny", "players.listener=scripted", "out=chats"]
+    assert main(["play", *words]) == 0
+    assert "listener" in capsys.readouterr().out
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_is_understood(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([*shlex.split(command)[2:], "--dry-run"]) == 0
+    assert "model:" in capsys.readouterr().out

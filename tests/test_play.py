@@ -11,6 +11,7 @@ from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.generate.scripted import ScriptedGenerator
 from selfplay.interfaces import Completion, Env, PluginError, Request, Sampling, View, Weights
+from selfplay.models import load
 from selfplay.play import continue_match, make_matches, play
 from selfplay.players import Player, PlayerSettings, make_players
 
@@ -96,6 +97,16 @@ def test_heard_and_said_of_every_stream_are_what_its_model_saw(view: View, assig
             kept = np.concatenate([tokens for turn in turns for tokens in (turn.heard, turn.said)]).tolist()
             policy = player.partition("@")[0]
             assert kept == recorder.streams[f"{conversation.id}/{stream}", policy]
+
+
+def test_first_speaker_is_told_the_opener_in_both_views():
+    for view in ("perspective", "shared"):
+        conversation = play_all(ChitChat(opener="Open with a joke."), BOTH_TINY, num=1, view=view)["000000-g00-0"]
+        first = conversation.turns[0]
+        # The tiny tokenizer has one token a byte, so text can be read off the ids.
+        symbols = load("tiny").tokenizer.decode(first.heard.tolist())
+        assert first.heard_text == "Open with a joke."
+        assert first.heard_text in symbols
 
 
 def test_chat_alternates_and_ends_at_its_turn_limit():

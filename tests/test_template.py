@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import models as token_models
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
@@ -198,6 +198,9 @@ FAMILIES = {
     ),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
+every_family_that_closes_users = pytest.mark.parametrize(
+    "name", [name for name, family in FAMILIES.items() if family.closes_users]
+)
 
 
 @functools.cache
@@ -222,12 +225,12 @@ def with_template(made: Tokenizer, family: Family) -> PreTrainedTokenizerFast:
     )
 
 
-def messages(family: Family, contents: Sequence[str], *, brief: str = BRIEF) -> list[dict[str, str]]:
+def messages(family: Family, contents: Sequence[str]) -> list[dict[str, str]]:
     """The brief, and contents from user and assistant in turn."""
     found = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
     if family.takes_system:
-        return [{"role": "system", "content": brief}, *found]
-    return [{"role": "user", "content": f"{brief}\n\n{contents[0]}"}, *found[1:]]
+        return [{"role": "system", "content": BRIEF}, *found]
+    return [{"role": "user", "content": f"{BRIEF}\n\n{contents[0]}"}, *found[1:]]
 
 
 def render(tokenizer: PreTrainedTokenizerFast, family: Family, contents: Sequence[str], *, prompt: bool) -> str:
@@ -271,10 +274,10 @@ def play_by_hand(tokenizer: PreTrainedTokenizerFast, family: Family, view: View)
     return conversation(turns, view)
 
 
-def streams(conversation: Conversation, role: str | None = None) -> Iterator[tuple[int, list[int]]]:
+def streams(played: Conversation, role: str | None = None) -> Iterator[tuple[int, list[int]]]:
     """Each turn's place, and what its stream held when the turn began; role=None: the stream of all roles."""
     held: list[int] = []
-    for k, turn in enumerate(conversation.turns):
+    for k, turn in enumerate(played.turns):
         if role in (None, turn.role):
             held += turn.heard.tolist()
             yield k, list(held)
@@ -295,7 +298,7 @@ def test_a_perspective_stream_is_the_templates_prompt_before_every_turn(name, ro
             assert tokenizer.decode(stream) == prompt
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.closes_users])
+@every_family_that_closes_users
 def test_a_shared_stream_is_the_templates_render_of_all_messages(name):
     family, tokenizer = FAMILIES[name], byte_tokenizer(FAMILIES[name])
     whole = ids_of(tokenizer, render(tokenizer, family, TEXTS, prompt=False))
@@ -343,6 +346,44 @@ def test_white_space_around_what_is_heard_goes_where_the_template_drops_it(name,
     heard = bridge.heard(conversation([], "perspective"), "guest", heard_text="\n Hi \t", brief=BRIEF, player=PLAYER)
     assert ("\n Hi \t" not in tokenizer.decode(heard)) == trims
     assert tokenizer.decode(heard) == render(tokenizer, FAMILIES[name], ["Hi" if trims else "\n Hi \t"], prompt=True)
+
+
+def quoted(bridge: ChatBridge, texts: Sequence[str], role: str) -> list[int]:
+    """The stream of a model that fills the role after a script said the texts, in both roles in turn."""
+    turns = [
+        Turn(role=ROLES[k % 2], text=text, heard_text=texts[k - 1] if k else "", player="scripted")
+        for k, text in enumerate(texts)
+    ]
+    before = conversation(turns, bridge.view)
+    heard_text = texts[-1] if texts else ""
+    return bridge.heard(before, role, heard_text=heard_text, brief=BRIEF, player=PLAYER).tolist()
+
+
+@every_family
+def test_turns_of_a_script_are_quoted_as_the_template_shows_them(name):
+    family, tokenizer = FAMILIES[name], byte_tokenizer(FAMILIES[name])
+    bridge = ChatBridge(tokenizer, model_name="toy")
+    for k in range(len(TEXTS)):
+        prompt = render(tokenizer, family, contents_before(k, "perspective"), prompt=True)
+        assert quoted(bridge, TEXTS[:k], ROLES[k % 2]) == ids_of(tokenizer, prompt)
+
+
+@every_family_that_closes_users
+def test_turns_of_a_script_are_quoted_in_a_shared_stream_as_the_template_shows_them(name):
+    family, tokenizer = FAMILIES[name], byte_tokenizer(FAMILIES[name])
+    bridge = ChatBridge(tokenizer, model_name="toy", view="shared")
+    whole = ids_of(tokenizer, render(tokenizer, family, TEXTS, prompt=False))
+    for k in range(len(TEXTS)):
+        stream = quoted(bridge, TEXTS[:k], ROLES[k % 2])
+        assert stream == whole[: len(stream)]
+        assert stream.count(tokenizer.convert_tokens_to_ids(family.end)) == k + family.takes_system
+
+
+def test_what_a_script_said_is_trimmed_where_the_template_trims_it():
+    tokenizer = byte_tokenizer(FAMILIES["llama 3"])
+    texts = ["\n Hi ", "Fine\t", " Bye"]
+    prompt = render(tokenizer, FAMILIES["llama 3"], texts, prompt=True)
+    assert tokenizer.decode(quoted(ChatBridge(tokenizer, model_name="toy"), texts, "guest")) == prompt
 
 
 def test_settings_left_in_the_tokenizer_neither_cut_nor_pad_a_stream():
@@ -462,6 +503,20 @@ def test_the_sentencepiece_tokenizers_of_these_tests_are_like_real_ones(pieces):
 
 
 @pieces_of
+@pytest.mark.parametrize("scheme", ["first", "always", "never", "legacy"])
+@pytest.mark.parametrize("view", ["perspective", "shared"])
+def test_lines_of_names_begin_as_the_tokenizer_begins_a_text(view, scheme, pieces):
+    plain = Family(template="", tokens=("<s>", "</s>"), end="</s>", bos="<s>")
+    tokenizer = sentencepiece(plain, pieces, scheme)
+    begin = ("<s>", tokenizer.bos_token_id)
+    backend(tokenizer).post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    bridge = ChatBridge(tokenizer, model_name="toy", view=view)
+    heard = bridge.heard(conversation([], view), "host", heard_text="", brief=BRIEF, player=PLAYER)
+    assert heard.tolist() == tokenizer(f"{BRIEF}\n\nHost:")["input_ids"]
+    assert heard.tolist().count(tokenizer.bos_token_id) == 1
+
+
+@pieces_of
 @settings(max_examples=30, deadline=None)
 @given(texts=st.lists(HOSTILE, min_size=4, max_size=4))
 def test_control_tokens_of_a_sentencepiece_stream_depend_on_no_text(pieces, texts):
@@ -505,8 +560,9 @@ def test_a_template_that_ends_replies_with_text_is_refused():
             "is not what its tokenizer makes of the whole",
         ),
     ],
+    ids=["it refuses", "it hides", "it opens reasoning", "it rewrites contents"],
 )
-def test_a_template_that_shows_messages_differently_is_refused_in_one_sentence(template, reason):
+def test_a_template_that_changes_what_it_shows_is_refused_in_one_sentence(template, reason):
     tokenizer = byte_tokenizer(Family(template=template, tokens=IM, end="<|im_end|>"))
     with pytest.raises(UserError, match=r"^model 'odd' cannot be used for dialog: ") as caught:
         read_scaffold(tokenizer, model_name="odd")
@@ -514,7 +570,7 @@ def test_a_template_that_shows_messages_differently_is_refused_in_one_sentence(t
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("template", [CHATML, None])
+@pytest.mark.parametrize("template", [CHATML, None], ids=["with a template", "without"])
 def test_a_tokenizer_that_is_not_of_the_tokenizers_library_is_refused_in_one_sentence(template):
     tokenizer = ByT5Tokenizer(name_or_path="some/byt5")
     tokenizer.chat_template = template

@@ -1,8 +1,9 @@
 """The only bridge between text and tokens: what a model's stream is fed before each of its turns.
 
 A stream is append-only: nothing is rendered or tokenised twice, and what was sampled stays as it was sampled.
-Contents (briefs, messages, topics) are tokenised with control tokens split, so nothing that anybody says can open
-or close a message.
+Contents (briefs, messages, topics) are tokenised with control tokens split, so nothing that anybody says becomes one:
+no message can be opened or closed by its text.  (Headers that a template writes as plain text can be imitated, but
+not the token that closes the message before.)
 
 Where a stream differs from its chat template's render of the same messages (the documented scaffold):
   * a turn that was cut, or ended by another end-of-turn token than the template's, is closed by the template's
@@ -131,7 +132,9 @@ class ChatBridge:
                 )
             is_first = role == roles[0]
             if not turns:
-                return self._format.shared_opening(brief, speaker=speaker, is_first_role=is_first)
+                # What the first speaker hears from its environment, one stream has no other place for.
+                told = f"{brief}\n{heard_text}" if heard_text else brief
+                return self._format.shared_opening(told, speaker=speaker, is_first_role=is_first)
             return self._format.next_speaker(speaker=speaker, is_first_role=is_first)
         partner = " and ".join(other.capitalize() for other in roles if other != role)
         if not any(turn.role == role for turn in turns):

@@ -147,10 +147,10 @@ def read_scaffold(tokenizer: PreTrainedTokenizerBase, *, model_name: str) -> tup
     """
     try:
         texts, has_system = _texts(tokenizer, has_system=True), True
-    except (TemplateError, _NotAppendOnlyError) as with_system:
+    except (TemplateError, ValueError, _NotAppendOnlyError) as with_system:
         try:
             texts, has_system = _texts(tokenizer, has_system=False), False
-        except (TemplateError, _NotAppendOnlyError) as error:
+        except (TemplateError, ValueError, _NotAppendOnlyError) as error:
             reason = error if isinstance(error, _NotAppendOnlyError) else with_system
             raise UserError(f"model {model_name!r} cannot be used for dialog: its chat template {reason}") from error
     encoder = Encoder(tokenizer, controls=control_tokens(tokenizer, "".join(texts.all)))

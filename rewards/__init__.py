@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from rewards.asking import Question, QuestionDensity
 from rewards.outcome import Payoff
+from rewards.repetition import ConversationRepetition, UtteranceRepetition
 
-REWARDS: dict[str, type] = {"payoff": Payoff}
+REWARDS: dict[str, type] = {
+    "conversation_repetition": ConversationRepetition,
+    "payoff": Payoff,
+    "question": Question,
+    "question_density": QuestionDensity,
+    "utterance_repetition": UtteranceRepetition,
+}

@@ -1,0 +1,11 @@
+"""Proofs for plug-in authors: each `check_*` passes in silence or raises a PluginError that says what to mend.
+
+The messages name the plug-in, the method, the seed and the turn, and what would be right.
+"""
+
+from selfplay.contracts.env import check_env, play_scripted
+from selfplay.contracts.generator import check_generator
+from selfplay.contracts.reward import check_reward, sample_conversations
+from selfplay.contracts.spot import Spot
+
+__all__ = ["Spot", "check_env", "check_generator", "check_reward", "play_scripted", "sample_conversations"]

@@ -109,7 +109,7 @@ class PlaySettings(Settings):
 
     seed: int = Field(default=0, ge=0)  # every draw derives from it
     conversations: int = Field(default=4, ge=1)  # how many to play
-    out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<YYYYmmdd-HHMMSS>
+    out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<mmdd-HHMMSS>
     model: str = Field(default="smollm2-135m", min_length=1)  # a named model, a local Hugging Face folder, or a hub id
     players: dict[str, str] = {}  # role -> "policy", a model, "scripted", "human"; absent: "policy"
     env: PluginSpec = PluginSpec(name="chitchat")  # which game, and its settings

@@ -43,6 +43,7 @@ Examples:
 STATUS_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
 NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size"))
 GIVING = frozenset(("run", "env", "model", "about", "first words"))
+WIDE = 100  # a terminal of so many columns shows more of each run
 NUM_FIRST_WORDS = 60  # characters
 
 
@@ -60,7 +61,8 @@ def _list_runs(runs: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        open_console().print(_runs_table(rows))
+        console = open_console()
+        console.print(_runs_table(rows, is_wide=console.width >= WIDE))
     else:
         open_console().print(Text(f"no runs in {one_line(str(runs))}/ yet; selfplay play writes one"))
     for reader in readers:
@@ -74,8 +76,10 @@ def _run_row(reader: RunReader) -> dict[str, Any]:
     return {"name": reader.name, "path": str(reader.folder), **known, **counts, "bytes": _size(reader.folder)}
 
 
-def _runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("run", "created UTC", "status", "env", "model", "conv.", "turns", "cut", "size")
+def _runs_table(rows: Sequence[Mapping[str, Any]], *, is_wide: bool) -> Table:
+    table = _table(
+        "run", "created UTC", "status", "conv.", "turns", "cut", *(("size", "env", "model") if is_wide else ())
+    )
     for row in rows:
         status = _word(row["status"])
         table.add_row(
@@ -83,10 +87,12 @@ def _runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             Text(one_line(row["name"]), overflow="fold"),
             Text(_word(row["created_at"])[5:16].replace("T", " "), style="dim"),
             Text(status, style=STATUS_STYLES.get(status, "")),
-            _cut(_word(row["env"])),
-            _cut(_word(row["model"])),
             *_numbers(row["conversations"], row["turns"], share(row["cut_turns"], row["turns"])),
-            Text(_bytes_words(row["bytes"])),
+            *(
+                [Text(_bytes_words(row["bytes"])), _cut(_word(row["env"])), _cut(_word(row["model"]))]
+                if is_wide
+                else []
+            ),
         )
     return table
 

@@ -41,7 +41,7 @@ Let two copies of a language model talk to each other, show the first conversati
   view=perspective         one stream a role; view=shared: one for both, half the tokens to read
   sampling.temperature=0.7 also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
   seed=0  split=train      the same seed gives the same conversations
-  out=FOLDER               the run folder (default: runs/ENV-MODEL-TIME)
+  out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   from=RUN/ID turn=K       go on from a stored conversation, before its turn K; --dry-run shows its settings
   engine.device=auto       also dtype, threads, max_batch, concurrency
@@ -137,7 +137,7 @@ def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
 
 def _default_folder(settings: PlaySettings, env: Env) -> Path:
     model = Path(settings.model).name.replace(":", "-")
-    return settings.runs / f"{env.name}-{model}-{datetime.now():%Y%m%d-%H%M%S}"
+    return settings.runs / f"{env.name}-{model}-{datetime.now():%m%d-%H%M%S}"
 
 
 @dataclass(slots=True, kw_only=True)

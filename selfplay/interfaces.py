@@ -125,6 +125,8 @@ class Request:
     role: str  # who speaks
     policy: str  # which policy answers
     stream: str  # unique among all live conversations: "<conversation id>/<role>"
+    version: int | None = None  # which version of the policy; None: the newest
+    heard_text: str = ""  # what reached the role since it last spoke, for players of text
     tokens: Tokens = field(default_factory=no_tokens)  # [H] to append to the stream before sampling
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0  # the stream's seed; a token's draw depends on (seed, position in the stream) alone

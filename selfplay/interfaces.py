@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 View = Literal["perspective", "shared"]
 
 
+def stream_of(role: str, view: View) -> str:
+    """Return the name of the stream in which a role speaks."""
+    return "shared" if view == "shared" else role
+
+
 class PluginError(UserError):
     """A plug-in broke its contract; the message names the plug-in, the method, the seed and the turn."""
 
@@ -112,6 +117,20 @@ class Sampling:
     max_new_tokens: int = 48  # a turn's limit
     max_stream_tokens: int = 0  # a stream's limit; 0: the model's context
     ignore_end_of_turn: bool = False  # every turn runs to max_new_tokens: for benchmarks
+
+    def __post_init__(self) -> None:
+        """Refuse what no distribution can follow."""
+        right = {
+            "temperature": (self.temperature >= 0.0, "at least 0"),
+            "top_k": (self.top_k >= 0, "at least 0"),
+            "top_p": (0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            "min_p": (0.0 <= self.min_p < 1.0, "at least 0 and below 1"),
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
+            "max_stream_tokens": (self.max_stream_tokens >= 0, "at least 0"),
+        }
+        for name, (is_right, bound) in right.items():
+            if not is_right:
+                raise UserError(f"sampling.{name}={getattr(self, name)} must be {bound}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,13 @@ and that turn is queued at once, so a long reply in one conversation holds nobod
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,12 +29,13 @@ from selfplay.dialog import (
     conversation_id,
 )
 from selfplay.errors import UserError
-from selfplay.interfaces import Completion, Env, Generator, PluginError, Request, View
+from selfplay.interfaces import Completion, Env, PluginError, Request, View, stream_of
 from selfplay.players import Player
 
+Checked = TypeVar("Checked")
 OnTurn = Callable[[Conversation], None]
 # First part of every spawn key, so that draws for different purposes never meet.
-DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM = range(3)
+DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM, DRAW_REPLAY = range(4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Match:
     players: Mapping[str, str]  # role -> name in the table of players
     seed: int  # what its draws come from
     turns: tuple[Turn, ...] = ()  # [K] already spoken: a replay goes on from here
+    error: str | None = None  # set: the env could not draw the scenario, and the conversation has failed
 
 
 def make_matches(
@@ -53,11 +57,17 @@ def make_matches(
     purpose = SPLITS.index(split)
     for group in range(num_matches):
         drawn = _draw(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
+        try:
+            scenario, error = _checked(env.scenario(drawn, split), Scenario, "scenario"), None
+        except Exception as raised:  # noqa: BLE001 (an env may raise anything: it ends its conversation, not the run)
+            scenario = Scenario(env=env.name, seed=drawn, split=split, roles=env.roles)
+            error = f"env {env.name!r} raised {type(raised).__name__}: {raised} (seed {drawn}, scenario)"
         yield Match(
             id=conversation_id(step=step, group=group, index=0),
-            scenario=env.scenario(drawn, split),
+            scenario=scenario,
             players=players,
             seed=_draw(seed, (DRAW_CONVERSATION, purpose, step, group, 0), bits=48),
+            error=error,
         )
 
 
@@ -78,7 +88,7 @@ def continue_match(
         id=conversation.id,
         scenario=conversation.scenario,
         players=players,
-        seed=conversation.seed if seed is None else _draw(seed, (DRAW_CONVERSATION, 0, 0, 0, 0), bits=48),
+        seed=conversation.seed if seed is None else _draw(seed, (DRAW_REPLAY,), bits=48),
         turns=conversation.turns[:turn],
     )
 
@@ -122,7 +132,7 @@ class _Live:
     asked: float = 0.0  # when the turn under way was asked for
     heard: Tokens = field(default_factory=lambda: np.empty(0, dtype=np.int32))  # what that turn's stream was fed
     heard_text: str = ""
-    streams: dict[str, Generator] = field(default_factory=dict)  # stream -> who holds it
+    streams: set[tuple[str, str]] = field(default_factory=set)  # (stream, player's name) that were asked for turns
     fed: set[tuple[str, str]] = field(default_factory=set)  # (stream, policy) that hold what was said so far
 
 
@@ -145,7 +155,12 @@ class _Table:
             raise UserError(
                 f"role {missing[0]!r} of env {env.name!r} has no player; name one with players.{missing[0]}="
             )
-        briefs = {role: env.brief(scenario, role) for role in scenario.roles}
+        error, briefs = match.error, dict.fromkeys(scenario.roles, "")
+        if error is None:
+            try:
+                briefs = {role: _checked(env.brief(scenario, role), str, "brief") for role in scenario.roles}
+            except Exception as raised:  # noqa: BLE001 (as above)
+                error = f"env {env.name!r} raised {type(raised).__name__}: {raised} (seed {scenario.seed}, brief)"
         if self._view == "shared":
             _check_shareable(scenario, briefs)
         conversation = Conversation(
@@ -158,7 +173,8 @@ class _Table:
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
         live = self.live[match.id] = _Live(match=match, conversation=conversation, started=time.perf_counter())
-        return [self._leave(live)] if self._advance(live) else []
+        is_over = self._advance(live) if error is None else _fail(live, "env_error", error)
+        return [self._leave(live)] if is_over else []
 
     def step(self) -> list[Completion]:
         """Let every generator go on by one step."""
@@ -167,7 +183,7 @@ class _Table:
     def hear(self, completion: Completion) -> list[Conversation]:
         """Add a finished turn to its conversation and ask for the next."""
         live = self.live[completion.request.conversation.id]
-        is_over = self._add_turn(live, completion)
+        is_over = self._ends_unsaid(live, completion) or self._add_turn(live, completion)
         if self._on_turn is not None and live.conversation.num_turns > completion.request.conversation.num_turns:
             self._on_turn(live.conversation)
         return [self._leave(live)] if is_over or self._advance(live) else []
@@ -180,8 +196,8 @@ class _Table:
     def _leave(self, live: _Live) -> Conversation:
         """Free what the conversation's streams hold, and return it."""
         del self.live[live.match.id]
-        for stream, generator in live.streams.items():
-            generator.close(stream)
+        for stream, name in live.streams:
+            self._players[name].generator.close(stream)
         return replace(live.conversation, seconds=time.perf_counter() - live.started)
 
     def _advance(self, live: _Live) -> bool:
@@ -190,50 +206,59 @@ class _Table:
         try:
             role = self._env.next_role(conversation)
             if role is None:
-                live.conversation = replace(conversation, outcome=self._env.outcome(conversation))
+                outcome = _checked(self._env.outcome(conversation), Outcome, "outcome")
+                json.dumps([dict(outcome.facts), dict(outcome.payoff)], allow_nan=False)  # it must be possible to store
+                live.conversation = replace(conversation, outcome=outcome)
                 return True
-            live.heard_text = self._env.hears(conversation, role)
-        except Exception as error:  # noqa: BLE001 (an env may raise anything: it ends its conversation, not the run)
+            if role not in conversation.scenario.roles:
+                roles = ", ".join(conversation.scenario.roles)
+                raise PluginError(f"next_role returned {role!r}; roles are {roles}")
+            live.heard_text = _checked(self._env.hears(conversation, role), str, "hears")
+        except Exception as error:  # noqa: BLE001 (as above)
             return _fail(live, "env_error", _describe(error, self._env.name, conversation))
-        if role not in conversation.scenario.roles:
-            raise PluginError(
-                f"env {self._env.name!r} returned role {role!r} from next_role (seed {conversation.scenario.seed}, "
-                f"turn {conversation.num_turns}); roles are {', '.join(conversation.scenario.roles)}"
-            )
         self._ask(live, role)
         return False
+
+    def _ends_unsaid(self, live: _Live, completion: Completion) -> bool:
+        """End the conversation where there is no turn to add; False: there is one."""
+        role = completion.request.role
+        me = live.conversation.players[role]
+        if completion.error is not None:
+            return _fail(live, "player_error", completion.error, by=role)
+        if me.model and completion.version != me.version:
+            return _fail(live, "infrastructure", f"version {completion.version} answered for {me.label}", by=role)
+        if completion.leaves:
+            outcome = Outcome(status="terminated", reason="leaving", by=role)
+            live.conversation = replace(live.conversation, outcome=outcome)
+            return True
+        # Where nothing could be said, what was to be heard has reached no model either.
+        return _is_full(completion) and len(completion.said) == 0 and _truncate(live, completion.finish, by=role)
 
     def _add_turn(self, live: _Live, completion: Completion) -> bool:
         """Add a finished turn; True: the conversation is over."""
         request, conversation = completion.request, live.conversation
-        player = self._players[live.match.players[request.role]]
-        if completion.error is not None:
-            return _fail(live, "player_error", completion.error, by=request.role)
-        if completion.leaves:
-            outcome = Outcome(status="terminated", reason="leaving", by=request.role)
-            live.conversation = replace(conversation, outcome=outcome)
-            return True
-        text = completion.text if player.bridge is None else player.bridge.text(completion.said)
+        bridge = self._players[live.match.players[request.role]].bridge
+        text = completion.text if bridge is None else bridge.text(completion.said)
         turn = Turn(
             role=request.role,
             text=text or "",
             heard_text=live.heard_text,
             player=conversation.players[request.role].label,
-            stream=_stream_of(request.role, self._view) if player.bridge is not None else "",
+            stream=stream_of(request.role, self._view) if bridge is not None else "",
             heard=live.heard,
             said=completion.said,
             logprobs=completion.logprobs,
             finish=completion.finish,
             seconds=time.perf_counter() - live.asked,
         )
-        conversation = replace(conversation, turns=(*conversation.turns, turn))
-        live.conversation = conversation
-        if completion.finish in ("context_full", "token_limit"):
+        live.conversation = conversation = replace(conversation, turns=(*conversation.turns, turn))
+        if _is_full(completion):
             return _truncate(live, completion.finish, by=request.role)
         if not turn.text.strip():
             return _fail(live, "empty_reply", f"{request.role} said nothing", by=request.role)
         try:
             action = self._env.parse(conversation, conversation.num_turns - 1)
+            json.dumps(None if action is None else action.value, allow_nan=False)
         except Exception as error:  # noqa: BLE001 (as above)
             return _fail(live, "env_error", _describe(error, self._env.name, conversation))
         if action is not None:
@@ -243,7 +268,7 @@ class _Table:
     def _ask(self, live: _Live, role: str) -> None:
         conversation = live.conversation
         player = self._players[live.match.players[role]]
-        stream = f"{conversation.id}/{_stream_of(role, self._view)}"
+        stream = f"{conversation.id}/{stream_of(role, self._view) if player.bridge else role}"
         tokens = live.heard = np.empty(0, dtype=np.int32)
         if player.bridge is not None:
             self._check_heard(conversation, live.heard_text)
@@ -256,7 +281,7 @@ class _Table:
                 # A replayed conversation: the stream is opened with all that it held.
                 tokens = np.concatenate([*player.bridge.seen(conversation, role, player=me.label), live.heard])
                 live.fed.add((stream, player.policy))
-            live.streams[stream] = player.generator
+        live.streams.add((stream, live.match.players[role]))
         live.asked = time.perf_counter()
         player.generator.submit(
             Request(
@@ -264,6 +289,8 @@ class _Table:
                 role=role,
                 policy=player.policy,
                 stream=stream,
+                version=player.version if player.bridge is not None else None,
+                heard_text=live.heard_text,
                 tokens=tokens,
                 sampling=player.sampling,
                 seed=_stream_seed(conversation, role, self._view),
@@ -292,10 +319,6 @@ def _check_shareable(scenario: Scenario, briefs: Mapping[str, str]) -> None:
         )
 
 
-def _stream_of(role: str, view: View) -> str:
-    return "shared" if view == "shared" else role
-
-
 def _stream_seed(conversation: Conversation, role: str, view: View) -> int:
     place = 0 if view == "shared" else conversation.scenario.roles.index(role)
     return _draw(conversation.seed, (DRAW_STREAM, place), bits=64)
@@ -304,6 +327,10 @@ def _stream_seed(conversation: Conversation, role: str, view: View) -> int:
 def _draw(seed: int, key: tuple[int, ...], *, bits: int) -> int:
     state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
     return int(state[0]) >> (64 - bits)
+
+
+def _is_full(completion: Completion) -> bool:
+    return completion.finish in ("context_full", "token_limit")
 
 
 def _fail(live: _Live, reason: Reason, error: str, *, by: str | None = None) -> bool:
@@ -318,6 +345,13 @@ def _truncate(live: _Live, finish: Finish, *, by: str) -> bool:
     reason: Reason = "token_limit" if finish == "token_limit" else "context_full"
     live.conversation = replace(live.conversation, outcome=Outcome(status="truncated", reason=reason, by=by))
     return True
+
+
+def _checked(value: Checked, kind: type[Checked], method: str) -> Checked:
+    """Return what a plug-in returned; raises PluginError if it is of another type."""
+    if not isinstance(value, kind):
+        raise PluginError(f"{method} returned {type(value).__name__}; it must return {kind.__name__}")
+    return value
 
 
 def _describe(error: Exception, env: str, conversation: Conversation) -> str:

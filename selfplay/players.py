@@ -112,7 +112,7 @@ def _load_player(
         end_of_turn=stops if isinstance(stops, list) else [] if stops is None else [stops],
         view=settings.view,
     )
-    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn)
+    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
     described = backend(loaded.tokenizer).to_str() + str(loaded.tokenizer.chat_template)
     digest = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
     return Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling), f"sha256:{digest[:16]}"

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from selfplay.dialog import OPENER, Conversation, Scenario, Turn, clean_text
 from selfplay.errors import UserError
 from selfplay.generate.chat import ChatBridge
-from selfplay.interfaces import View
+from selfplay.interfaces import View, stream_of
 from selfplay.models import prepare
 
 ROLES = ("host", "guest")
@@ -69,7 +69,10 @@ def talk(
         before = conversation(turns, bridge.view)
         heard = bridge.heard(before, role, heard_text=heard_text, brief=brief, player=players[k])
         said = np.array([*bridge.encode(text), *ending], dtype=np.int32)
-        turns.append(Turn(role=role, text=text, heard_text=heard_text, player=players[k], heard=heard, said=said))
+        stream = stream_of(role, bridge.view)
+        turns.append(
+            Turn(role=role, text=text, heard_text=heard_text, player=players[k], stream=stream, heard=heard, said=said)
+        )
     return conversation(turns, bridge.view)
 
 
@@ -329,7 +332,7 @@ def test_in_lines_of_names_a_turn_without_a_line_break_gets_one(bare, view):
 def test_a_message_cannot_forge_a_line_of_another_speaker(bare, first, second):
     bridge = ChatBridge(bare, model_name="toy")
     said = np.array(bare.encode(" Yes.\n"), dtype=np.int32)
-    turn = Turn(role="guest", text="Yes.", heard_text=first, player=PLAYER, said=said)
+    turn = Turn(role="guest", text="Yes.", heard_text=first, player=PLAYER, stream="guest", said=said)
     host = Turn(role="host", text=first, heard_text="", player="scripted")
     opening = bridge.heard(conversation([host], "perspective"), "guest", heard_text=first, brief=BRIEF, player=PLAYER)
     later = conversation([host, turn, host], "perspective")

@@ -230,6 +230,84 @@ def test_new_version_answers_new_streams_and_open_streams_keep_theirs():
     assert done["fresh"].said.tolist() == continuation(new, prompt(20), num=12)
 
 
+def test_version_stays_what_it_was_when_the_learner_changes_its_own_copy():
+    model, learner = make("llama"), make("llama")
+    engine = engine_for(model)
+    engine.load("policy", Weights(version=1, state=dict(learner.named_parameters())))
+    expected = continuation(learner, prompt(12), num=12)
+    for changed in (model, learner):
+        for parameter in changed.parameters():
+            parameter.data.add_(0.5)
+    assert run(engine, [ask("a", prompt(12), GREEDY)])["a"].said.tolist() == expected
+
+
+def test_two_versions_with_one_number_do_not_mix():
+    first, second = make("llama"), make("llama")
+    for parameter in second.parameters():
+        parameter.data.mul_(1.3)
+    engine = engine_for(make("llama"))
+    engine.load("policy", Weights(version=1, state=first.state_dict()))
+    run(engine, [ask("x", prompt(9), GREEDY)])
+    engine.load("policy", Weights(version=1, state=second.state_dict()))
+    done = run(engine, [ask("y", prompt(9), GREEDY)])
+    assert done["y"].said.tolist() == continuation(second, prompt(9), num=12)
+
+
+def test_row_that_held_nan_is_clean_for_the_next_stream():
+    model, broken = make("llama"), make("llama")
+    engine = engine_for(model)
+    broken.model.layers[0].self_attn.v_proj.weight.data.fill_(torch.nan)
+    run(engine, [ask("other", prompt(40, start=3), TO_THE_END)])
+    [version] = engine._versions["policy"]
+    healthy, version.model = version.model, broken_twin(broken)
+    assert run(engine, [ask("ill", prompt(30), TO_THE_END)])["ill"].error is not None
+    version.model = healthy
+    engine.close("ill")
+    # The longer neighbour makes the next stream of that row read, masked, what the row held before.
+    done = run(engine, [ask("well", prompt(3, start=9), TO_THE_END), ask("other", prompt(40), TO_THE_END)])
+    assert done["well"].error is None
+
+
+def broken_twin(model: PreTrainedModel) -> PreTrainedModel:
+    model.set_attn_implementation("selfplay_ragged")
+    return model
+
+
+def test_model_that_computes_nan_from_the_start_is_refused():
+    model = make("llama")
+    model.lm_head.weight.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="other logits"):
+        engine_for(model)
+
+
+def test_closed_stream_gets_no_completion():
+    engine = engine_for(make("llama"))
+    engine.submit(ask("a", prompt(300), GREEDY))
+    engine.close("a")
+    assert engine.step() == []
+
+
+def test_opening_stays_shared_while_any_stream_holds_it():
+    engine = engine_for(make("llama"))
+    run(engine, [ask(f"s{i}", prompt(20), TO_THE_END, seed=i) for i in range(2)])
+    engine.close("s0")
+    before = engine.statistics.shared_tokens
+    run(engine, [ask("s2", prompt(20), TO_THE_END, seed=2)])
+    assert engine.statistics.shared_tokens - before == 16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_greedy_turns_on_a_gpu_equal_generate():
+    model = make("llama").to("cuda")
+    requests = [ask(f"s{i}", prompt(5 + 7 * i, start=i), GREEDY) for i in range(4)]
+    done = run(engine_for(model), requests)
+    for request in requests:
+        row = torch.tensor([request.tokens.tolist()], device="cuda")
+        out = model.generate(row, do_sample=False, max_new_tokens=12, eos_token_id=1, pad_token_id=1)
+        assert done[request.stream].said.tolist() == out[0, row.shape[1] :].tolist()
+
+
 def test_closed_streams_give_their_rows_back():
     engine = engine_for(make("llama"))
     run(engine, [ask(f"s{i}", prompt(30, start=i), TO_THE_END) for i in range(8)])
@@ -241,7 +319,7 @@ def test_closed_streams_give_their_rows_back():
     assert engine.statistics.cache_bytes == largest
     for i in range(8):
         engine.close(f"s{i}")
-    [version] = engine._latest.values()
+    [version] = engine._versions["policy"]
     assert version.cache.num_rows == 0
 
 

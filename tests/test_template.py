@@ -19,7 +19,7 @@ from selfplay.dialog import OPENER, Conversation, Scenario, Turn
 from selfplay.errors import UserError
 from selfplay.generate.chat import ChatBridge
 from selfplay.generate.template import backend, read_scaffold
-from selfplay.interfaces import View
+from selfplay.interfaces import View, stream_of
 
 ROLES = ("host", "guest")
 PLAYER = "learner@0"
@@ -269,7 +269,15 @@ def play_by_hand(tokenizer: PreTrainedTokenizerFast, family: Family, view: View)
         rest = shown[seen + len(heard) :]
         said = np.array(rest[: rest.index(end) + 1], dtype=np.int32)
         turns.append(
-            Turn(role=role, text=bridge.text(said), heard_text=heard_text, player=PLAYER, heard=heard, said=said)
+            Turn(
+                role=role,
+                text=bridge.text(said),
+                heard_text=heard_text,
+                player=PLAYER,
+                stream=stream_of(role, bridge.view),
+                heard=heard,
+                said=said,
+            )
         )
     return conversation(turns, view)
 
@@ -415,7 +423,17 @@ def controls_of(tokenizer: PreTrainedTokenizerFast, family: Family, texts: Seque
             conversation(turns, "perspective"), role, heard_text=heard_text, brief=texts[0], player=PLAYER
         )
         said = np.array([*bridge.encode(text), tokenizer.convert_tokens_to_ids(family.end)], dtype=np.int32)
-        turns.append(Turn(role=role, text=text, heard_text=heard_text, player=PLAYER, heard=heard, said=said))
+        turns.append(
+            Turn(
+                role=role,
+                text=text,
+                heard_text=heard_text,
+                player=PLAYER,
+                stream=stream_of(role, bridge.view),
+                heard=heard,
+                said=said,
+            )
+        )
     names = [str(token) for token in family.tokens if str(token).strip()]
     controls = set(tokenizer.convert_tokens_to_ids(names))
     return [i for turn in turns if turn.role == "guest" for i in (*turn.heard, *turn.said) if i in controls]

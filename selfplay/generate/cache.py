@@ -40,7 +40,9 @@ class RaggedCache:
         self.values: list[Tensor | None] = [None] * self.num_layers
         self.num_rows = 0
         self.num_positions = 0
+        self.bytes_per_token = 0  # over all layers, once they are written to
         self._free: list[int] = []
+        self._filled: dict[int, int] = {}  # row -> positions that hold something
 
     def take_row(self) -> int:
         """Return a row nobody uses: the lowest, so that rows in use stay together."""
@@ -52,8 +54,16 @@ class RaggedCache:
         self._free.remove(row)
         return row
 
-    def give_back(self, row: int) -> None:
-        """Let another stream use the row; the last one out gives the memory back."""
+    def give_back(self, row: int, *, is_broken: bool = False) -> None:
+        """Let another stream use the row; the last one out gives the memory back.
+
+        is_broken: the row may hold NaN, and a masked position times 0 must be 0 for whoever comes next.
+        """
+        if is_broken:
+            for store in (*self.keys, *self.values):
+                if store is not None and row < store.shape[0]:
+                    store[row] = 0
+        self._filled.pop(row, None)
         self._free.append(row)
         if len(self._free) == self.num_rows:
             self._clear()
@@ -71,6 +81,8 @@ class RaggedCache:
     def write(self, layer: int, keys: Tensor, values: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Write the step's keys and values [1, key heads, N, D]; return all of the layer's [R, key heads, P, D]."""
         kept = self._fit(self.keys, layer, keys), self._fit(self.values, layer, values)
+        if layer == 0:
+            self._filled.update(layout.ends)
         for store, new in zip(kept, (keys, values), strict=True):
             store[layout.rows, :, layout.positions] = new[0].transpose(0, 1)
         return kept
@@ -82,6 +94,7 @@ class RaggedCache:
                 if target >= store.shape[0]:
                     raise AssertionError("reserve rows before copying into them")
                 store[target, :, :length] = store[source, :, :length]
+        self._filled[target] = length
 
     def fit_all(self) -> None:
         """Grow every layer now; needed before a prefix is copied into a new row."""
@@ -90,19 +103,18 @@ class RaggedCache:
                 if store is not None:
                     self._fit(stores, layer, store)
 
-    @property
-    def bytes_per_token(self) -> int:
-        """What one token of one stream takes, in bytes, over all layers."""
-        stores = [store for store in (*self.keys, *self.values) if store is not None]
-        return sum(store.shape[1] * store.shape[3] * store.element_size() for store in stores)
-
     def _fit(self, stores: list[Tensor | None], layer: int, like: Tensor) -> Tensor:
         store = stores[layer]
         if store is not None and store.shape[0] >= self.num_rows and store.shape[2] >= self.num_positions:
             return store
         grown = _zeros((self.num_rows, like.shape[1], self.num_positions, like.shape[3]), like)
-        if store is not None:
-            grown[: store.shape[0], :, : store.shape[2]] = store
+        if store is None:
+            self.bytes_per_token += like.shape[1] * like.shape[3] * like.element_size()
+        else:
+            # Only what is filled, so that room which nobody has written to stays none.
+            for row, length in self._filled.items():
+                if row < store.shape[0]:
+                    grown[row, :, : min(length, store.shape[2])] = store[row, :, :length]
         stores[layer] = grown
         return grown
 
@@ -162,6 +174,7 @@ class Layout:
             total += segment.num_tokens
             ends.append(total - 1)
         self.last = ends  # in `order`
+        self.ends = {segment.row: segment.end for segment in segments}  # row -> positions it holds after the step
         singles = [s for s in ordered if s.num_tokens == 1]
         self._runs = _runs(singles, device)
         self._spans = [

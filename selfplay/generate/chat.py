@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from selfplay.dialog import OPENER, Conversation, Tokens, Turn, clean_text
 from selfplay.errors import UserError
 from selfplay.generate.template import Encoder, Pieces, Scaffold, control_tokens, read_scaffold
-from selfplay.interfaces import View
+from selfplay.interfaces import View, stream_of
 
 _LINE_BREAKS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
 
@@ -88,7 +88,7 @@ class ChatBridge:
         begins = True
         for k in self._places(conversation, role):
             turn = turns[k]
-            if is_said_by(turn, player):
+            if is_said_by(turn, player, stream=stream_of(role, self.view)):
                 last = int(turn.said[-1])
                 pieces = [last, *self._format.closing(last)]
                 begins = False
@@ -104,8 +104,10 @@ class ChatBridge:
 
     def seen(self, conversation: Conversation, role: str, *, player: str) -> list[Tokens]:
         """Return the runs of tokens the player's stream holds already: heard, said, heard, said, ..."""
+        stream = stream_of(role, self.view)
         turns = [conversation.turns[k] for k in self._places(conversation, role)]
-        return [tokens for turn in turns if is_said_by(turn, player) for tokens in (turn.heard, turn.said)]
+        mine = [turn for turn in turns if is_said_by(turn, player, stream=stream)]
+        return [tokens for turn in mine for tokens in (turn.heard, turn.said)]
 
     def text(self, said: Tokens) -> str:
         """Return the message that sampled tokens make, without the token that ended it."""
@@ -142,9 +144,9 @@ class ChatBridge:
         return self._format.message(heard_text, speaker=speaker, partner=partner)
 
 
-def is_said_by(turn: Turn, player: str) -> bool:
-    """Whether the player's model sampled this turn, so that its tokens are in the player's stream."""
-    return turn.player == player and len(turn.said) > 0
+def is_said_by(turn: Turn, player: str, *, stream: str) -> bool:
+    """Whether the player's model sampled this turn in that stream, so that its tokens are there already."""
+    return turn.player == player and turn.stream == stream and len(turn.said) > 0
 
 
 def _choose_format(

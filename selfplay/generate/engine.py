@@ -9,6 +9,7 @@ Legend: N tokens of a step, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from selfplay.dialog import Finish
 from selfplay.errors import UserError
 from selfplay.generate.cache import Layout, RaggedCache, Segment, ragged_attention
-from selfplay.generate.linear import copy_for_playing, copy_structure
+from selfplay.generate.linear import Keeping, copy_for_playing, copy_structure
 from selfplay.generate.sampling import draw, split_mix
 from selfplay.interfaces import Completion, Request, Sampling, Weights
 
@@ -68,25 +69,24 @@ class EngineStatistics:
 class _Version:
     """One version of one policy, with the streams that talk to it."""
 
-    policy: str
+    serial: int  # unique in its engine: two versions may carry one number
     number: int
     model: PreTrainedModel  # packed where possible
     structure: PreTrainedModel  # the same without parameters: what a new version's are put into
     cache: RaggedCache
     end_of_turn: frozenset[int]
     context: int
-    prefixes: dict[bytes, _Stream] = field(default_factory=dict)  # opening tokens, in whole blocks -> who holds them
-    num_streams: int = 0
+    prefixes: dict[bytes, list[_Stream]] = field(default_factory=dict)  # key of an opening in blocks -> who holds it
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Stream:
-    name: str
     version: _Version
     row: int = -1  # in the version's cache; -1: none yet
     cached: int = 0  # tokens whose keys and values are in the cache
     tokens: list[int] = field(default_factory=list)  # all tokens, the not yet cached ones included
-    opening: list[bytes] = field(default_factory=list)  # keys of the blocks it opened with
+    opening: list[bytes] = field(default_factory=list)  # a key for each block it opened with, and all before it
+    num_offered: int = 0  # blocks of its opening that others may copy
     request: Request | None = None  # the turn under way
     said: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -107,39 +107,48 @@ class TokenGenerator:
         """max_batch: streams that talk at once; max_tokens_per_step: bounds prefilling, and with it activations."""
         self._max_batch = max_batch
         self._max_tokens = max_tokens_per_step
-        self._latest: dict[str, _Version] = {}
+        self._versions: dict[str, list[_Version]] = {}  # of each policy: the newest and the one before
+        self._num_versions = 0
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._waiting: deque[_Stream] = deque()
         self._talking: list[_Stream] = []
         self._refused: list[Completion] = []
         self._counts = dict.fromkeys(EngineStatistics.__dataclass_fields__, 0)
 
-    def add_policy(self, policy: str, model: PreTrainedModel, *, end_of_turn: Iterable[int], version: int = 0) -> None:
+    def add_policy(
+        self,
+        policy: str,
+        model: PreTrainedModel,
+        *,
+        end_of_turn: Iterable[int],
+        version: int = 0,
+        parameters: Keeping = "copy",
+    ) -> None:
         """Register a policy and check that the engine computes what its model computes.
 
-        end_of_turn: ids that end a turn.  Raises UserError, naming the family, for models it cannot serve.
+        end_of_turn: ids that end a turn; parameters: "share" where the caller drops the model afterwards.
+        Raises UserError, naming the family, for models it cannot serve.
         """
         refuse_unsupported(model)
-        added = _make_version(policy, model, number=version, end_of_turn=frozenset(end_of_turn))
+        added = self._make_version(model, version, frozenset(end_of_turn), parameters=parameters)
         _self_test(model, added)
-        self._latest[policy] = added
+        self._versions[policy] = [added]
 
     def load(self, policy: str, weights: Weights) -> None:
-        """Let streams that open from now on talk to a new version of the policy.
+        """Let streams that open from now on talk to a new version of the policy; the one before stays at hand.
 
-        weights.state holds every parameter, named as in the model's own state_dict.
+        weights.state holds every parameter, named as in the model's own state_dict; it is copied.
         Raises UserError if the policy is unknown or the names don't fit.
         """
-        old = self._latest.get(policy)
-        if old is None:
-            raise UserError(f"unknown policy {policy!r}; this engine has {', '.join(self._latest) or 'none'}")
+        old = self._version_of(policy, None)
         model = copy_structure(old.structure)
         _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
         model.tie_weights()
         left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
         if unexpected or left:
             raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
-        self._latest[policy] = _make_version(policy, model, number=weights.version, end_of_turn=old.end_of_turn)
+        added = self._make_version(model, weights.version, old.end_of_turn, parameters="copy")
+        self._versions[policy] = [old, added]
 
     def submit(self, request: Request) -> None:
         """Queue a turn.  Raises UserError for an unknown policy or a stream that is talking already."""
@@ -173,19 +182,19 @@ class TokenGenerator:
         self._counts["num_steps"] += 1
         return finished
 
+    @torch.inference_mode()
     def close(self, stream: str) -> None:
         """Forget a stream, of every policy that talked in it."""
         for key in [key for key in self._streams if key[0] == stream]:
             gone = self._streams.pop(key)
+            self._refused = [completion for completion in self._refused if completion.request.stream != stream]
             if gone in self._talking:
                 self._talking.remove(gone)
             if gone in self._waiting:
                 self._waiting.remove(gone)
-            for block in gone.opening:
-                if gone.version.prefixes.get(block) is gone:
-                    del gone.version.prefixes[block]
+            _withdraw_opening(gone)
             if gone.row >= 0:
-                gone.version.cache.give_back(gone.row)
+                gone.version.cache.give_back(gone.row, is_broken=bool(np.isnan(gone.logprobs).any()))
 
     @property
     def statistics(self) -> EngineStatistics:
@@ -195,13 +204,36 @@ class TokenGenerator:
     def _open(self, request: Request) -> _Stream:
         key = (request.stream, request.policy)
         if key not in self._streams:
-            version = self._latest.get(request.policy)
-            if version is None:
-                raise UserError(
-                    f"unknown policy {request.policy!r}; this engine has {', '.join(self._latest) or 'none'}"
-                )
-            self._streams[key] = _Stream(name=request.stream, version=version)
+            self._streams[key] = _Stream(version=self._version_of(request.policy, request.version))
         return self._streams[key]
+
+    def _version_of(self, policy: str, number: int | None) -> _Version:
+        """Return the newest version of a policy, or the newest with that number."""
+        if policy not in self._versions:
+            raise UserError(f"unknown policy {policy!r}; this engine has {', '.join(self._versions) or 'none'}")
+        kept = self._versions[policy]
+        for version in reversed(kept):
+            if number is None or version.number == number:
+                return version
+        numbers = ", ".join(str(version.number) for version in kept)
+        raise UserError(f"policy {policy!r} has no version {number} any more; this engine has {numbers}")
+
+    def _make_version(
+        self, model: PreTrainedModel, number: int, end_of_turn: frozenset[int], *, parameters: Keeping
+    ) -> _Version:
+        AttentionInterface.register(ATTENTION, cast(Any, ragged_attention))
+        twin = copy_for_playing(model, parameters=parameters)
+        twin.set_attn_implementation(ATTENTION)
+        self._num_versions += 1
+        return _Version(
+            serial=self._num_versions,
+            number=number,
+            model=twin,
+            structure=copy_structure(model),
+            cache=RaggedCache(num_layers=int(text_config(model).num_hidden_layers)),
+            end_of_turn=end_of_turn,
+            context=context_of(model),
+        )
 
     def _admit(self) -> None:
         while self._waiting and len(self._talking) < self._max_batch:
@@ -242,7 +274,7 @@ class TokenGenerator:
             version.cache.fit_all()
             length = held * PREFIX_BLOCK
             version.cache.copy_prefix(
-                source=version.prefixes[stream.opening[held - 1]].row, target=stream.row, length=length
+                source=version.prefixes[stream.opening[held - 1]][0].row, target=stream.row, length=length
             )
             stream.cached = length
             self._counts["shared_tokens"] += length
@@ -259,8 +291,7 @@ class TokenGenerator:
         logits = _logits(version.model, tokens, layout, [layout.last[i] for i in ready])
         for stream, count in ordered:
             stream.cached += count
-            for block in stream.opening[: stream.cached // PREFIX_BLOCK]:
-                version.prefixes[block] = stream
+            _offer_opening(stream)
         held = sum(s.version.cache.bytes_per_token * s.cached for s in self._streams.values())
         self._counts["cache_bytes"] = max(self._counts["cache_bytes"], held)
         return logits, [ordered[i][0] for i in ready]
@@ -321,30 +352,19 @@ def refuse_unsupported(model: PreTrainedModel) -> None:
         raise UserError(f"models of the family {config.model_type!r} have {reason}, which the engine does not serve")
 
 
+def text_config(model: PreTrainedModel) -> Any:
+    """Return the configuration of the language model: its own, or the part of a multimodal one."""
+    return cast(Any, model.config).get_text_config()
+
+
 def context_of(model: PreTrainedModel) -> int:
     """Return how many tokens a stream may hold: the model's positions, and within its sliding window if it has one."""
-    config: Any = model.config
+    config = text_config(model)
     limits = [getattr(config, "max_position_embeddings", None) or 2**20]
     uses_window = getattr(config, "use_sliding_window", True)
     if uses_window and getattr(config, "sliding_window", None):
         limits.append(config.sliding_window)
     return int(min(limits))
-
-
-def _make_version(policy: str, model: PreTrainedModel, *, number: int, end_of_turn: frozenset[int]) -> _Version:
-    AttentionInterface.register(ATTENTION, cast(Any, ragged_attention))
-    twin = copy_for_playing(model)
-    twin.set_attn_implementation(ATTENTION)
-    num_layers = int(cast(Any, model.config).num_hidden_layers)
-    return _Version(
-        policy=policy,
-        number=number,
-        model=twin,
-        structure=copy_structure(model),
-        cache=RaggedCache(num_layers=num_layers),
-        end_of_turn=end_of_turn,
-        context=context_of(model),
-    )
 
 
 @torch.inference_mode()
@@ -364,7 +384,7 @@ def _logits(model: PreTrainedModel, tokens: list[int], layout: Layout, keep: lis
 def _self_test(model: PreTrainedModel, version: _Version) -> None:
     """Feed a few tokens in two pieces and compare with the model's own forward pass."""
     family = cast(Any, model.config).model_type
-    tokens = [(7 * i + 1) % int(cast(Any, model.config).vocab_size) for i in range(12)]
+    tokens = [(7 * i + 1) % int(text_config(model).vocab_size) for i in range(12)]
     cache = RaggedCache(num_layers=version.cache.num_layers)
     row = cache.take_row()
     cache.reserve(len(tokens))
@@ -376,7 +396,9 @@ def _self_test(model: PreTrainedModel, version: _Version) -> None:
         raise UserError(f"the engine cannot run models of the family {family!r}: {error}") from error
     with torch.inference_mode():
         theirs = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1].float()
-    if float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-6)) > SELF_TEST_TOLERANCE[model.dtype]:
+    difference = float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-6))
+    # Written so that NaN, which compares as False, is refused.
+    if not difference <= SELF_TEST_TOLERANCE[model.dtype]:
         raise UserError(
             f"the engine computes other logits than the model for the family {family!r}, so it does not serve it"
         )
@@ -391,12 +413,30 @@ def _full(stream: _Stream, request: Request) -> Finish:
     return "context_full" if _limit(stream, request) == stream.version.context else "token_limit"
 
 
-def _by_version(item: tuple[_Stream, int]) -> tuple[str, int]:
-    return item[0].version.policy, item[0].version.number
+def _by_version(item: tuple[_Stream, int]) -> int:
+    return item[0].version.serial
+
+
+def _offer_opening(stream: _Stream) -> None:
+    """Let others copy the blocks of the opening that are now in the cache."""
+    while stream.num_offered < min(stream.cached // PREFIX_BLOCK, len(stream.opening)):
+        stream.version.prefixes.setdefault(stream.opening[stream.num_offered], []).append(stream)
+        stream.num_offered += 1
+
+
+def _withdraw_opening(stream: _Stream) -> None:
+    for block in stream.opening[: stream.num_offered]:
+        holders = stream.version.prefixes[block]
+        holders.remove(stream)
+        if not holders:
+            del stream.version.prefixes[block]
 
 
 def _blocks(tokens: list[int]) -> list[bytes]:
-    """Return a key for each whole block of an opening; the last token is left out, for it must be fed."""
-    raw = np.array(tokens, dtype=np.int32).tobytes()
-    size = PREFIX_BLOCK * np.dtype(np.int32).itemsize
-    return [raw[:end] for end in range(size, (len(tokens) - 1) * 4 + 1, size)]
+    """Return a key for each whole block of an opening and all before it; the last token is left out: it must be fed."""
+    keys, key = [], b""
+    for end in range(PREFIX_BLOCK, len(tokens), PREFIX_BLOCK):
+        block = np.array(tokens[end - PREFIX_BLOCK : end], dtype=np.int32).tobytes()
+        key = hashlib.blake2b(key + block, digest_size=16).digest()
+        keys.append(key)
+    return keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +39,22 @@ class PackedLinear(nn.Module):
         return cast(Tensor, product).view(*inputs.shape[:-1], self.out_features)
 
 
-def copy_for_playing(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy of the model that shares its parameters, except linear weights that were packed.
+Keeping = Literal["copy", "share"]
 
-    The original stays as it is; when the caller drops it, the unpacked linear weights are freed.
+
+def copy_for_playing(model: PreTrainedModel, *, parameters: Keeping) -> PreTrainedModel:
+    """Return a copy of the model whose linear weights are packed where that is possible.
+
+    parameters: "copy" makes what is not packed its own, so that a learner may go on changing the original; "share"
+    saves the memory where the caller drops the original.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     with torch.no_grad():
         twin = copy.deepcopy(model, shared)
         if model.device.type == "cpu" and model.dtype == torch.float32 and can_pack():
             _pack_children(twin)
+        if parameters == "copy":
+            _own_parameters(twin)
     return twin
 
 
@@ -85,6 +91,18 @@ def _pack_children(module: nn.Module) -> None:
             setattr(module, name, PackedLinear(child.weight.detach().T.contiguous(), _detached(child.bias)))
         else:
             _pack_children(child)
+
+
+def _own_parameters(module: nn.Module) -> None:
+    """Replace every parameter, and bias of a packed layer, by a copy; what is tied stays tied."""
+    copies: dict[int, nn.Parameter] = {}
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if id(parameter) not in copies:
+                copies[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+            setattr(part, name, copies[id(parameter)])
+        if isinstance(part, PackedLinear) and part.bias is not None:
+            part.bias = part.bias.clone()
 
 
 def _detached(bias: Tensor | None) -> Tensor | None:

@@ -23,6 +23,10 @@ from torch import Tensor
 from selfplay.interfaces import Sampling
 
 HEAD = 128
+# Where top-p or min-p keep more than the head, this many are looked at before the whole vocabulary is.
+LONG_HEAD = 2048
+# Below this logits divided by the temperature overflow, and the draw is greedy anyway.
+LOWEST_TEMPERATURE = 1e-6
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 Words = npt.NDArray[np.uint64]
@@ -63,16 +67,16 @@ def draw(logits: Tensor, keys: Words, sampling: Sampling) -> Draw:
     The reported log-probability is that of the distribution after temperature, top-k, top-p and min-p, in this
     order, as transformers applies them.  At temperature 0 the likeliest token is taken and the log-probability is 0.
     """
-    if sampling.temperature == 0.0:
+    if sampling.temperature < LOWEST_TEMPERATURE:
         finite = logits.amax(dim=-1).isfinite().cpu()
         return Draw(tokens=logits.argmax(dim=-1).cpu(), logprobs=torch.where(finite, 0.0, torch.nan))
     scaled = logits.float() if sampling.temperature == 1.0 else logits.float() / sampling.temperature
     total = torch.logsumexp(scaled, dim=-1, keepdim=True)  # [B, 1]
     drawn = _Rows(tokens=np.zeros(len(keys), np.int64), logprobs=np.full(len(keys), np.nan))
     finite_rows = total[:, 0].isfinite().nonzero()[:, 0].cpu().numpy()
-    width = min(sampling.top_k or HEAD, scaled.shape[1])
-    left = drawn.fill(finite_rows, scaled, total, keys, sampling, width=width)
-    drawn.fill(left, scaled, total, keys, sampling, width=scaled.shape[1])
+    left = finite_rows
+    for width in [sampling.top_k] if sampling.top_k else (HEAD, LONG_HEAD, scaled.shape[1]):
+        left = drawn.fill(left, scaled, total, keys, sampling, width=min(width, scaled.shape[1]))
     return Draw(tokens=torch.from_numpy(drawn.tokens), logprobs=torch.from_numpy(drawn.logprobs).float())
 
 
@@ -161,7 +165,8 @@ class _Head:
         winner = scores.argmax(axis=-1)
         if not tail_counts:
             return winner, np.zeros(len(winner), dtype=bool)
-        tail = np.clip(1.0 - np.exp(self.logprobs).sum(axis=-1), 1e-12, None)
-        # The tail's noise belongs to no token.
+        tail = 1.0 - np.exp(self.logprobs).sum(axis=-1)
+        # The tail's noise belongs to no token; a tail of rounding alone never wins.
         noise = gumbels(keys, np.full((1, 1), -1))[:, 0]
-        return winner, np.log(tail) + noise > scores.max(axis=-1)
+        score = np.log(np.maximum(tail, np.finfo(np.float64).tiny)) + noise
+        return winner, (tail > 0.0) & (score > scores.max(axis=-1))

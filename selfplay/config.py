@@ -1,14 +1,14 @@
 """Settings: what a command accepts, and how defaults, a preset, a file and words become one frozen record.
 
-Precedence: defaults < `preset=NAME` < `config=FILE.yaml` < the other words, of which later ones win.  Scalars stay
-the text that was written until the field they belong to decides what they are, so `model=123` is a name.
+Precedence: defaults < the run that is gone on from < `preset=NAME` < `config=FILE.yaml` < the other words, of which
+later ones win.  Scalars stay the text that was written until the field they belong to decides what they are, so
+`model=123` is a name.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.resources
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -21,6 +21,7 @@ from selfplay.dialog import Split
 from selfplay.errors import UserError
 from selfplay.interfaces import Sampling, View
 from selfplay.plugins import PluginSpec, build_plugin, complete_spec
+from selfplay.store import TOKENS_RULE, sampled_share
 from selfplay.written import (
     Source,
     line_of,
@@ -43,6 +44,7 @@ __all__ = [
     "complete_spec",
     "preset_names",
     "preset_text",
+    "read_config",
     "resolve",
     "sampling_of",
     "to_yaml",
@@ -60,12 +62,11 @@ def _path_from_written(value: object) -> object:
 
 
 def _check_tokens(value: str) -> str:
-    kind, _, share = value.partition(":")
-    if value in ("all", "evaluation", "none"):
-        return value
-    if kind == "sample" and re.fullmatch(r"[0-9]*\.?[0-9]+", share) and float(share) <= 1:
-        return value
-    raise ValueError("must be all, evaluation, none or sample:SHARE with a share from 0 to 1, e.g. sample:0.1")
+    try:
+        sampled_share(value)
+    except UserError as error:
+        raise ValueError(TOKENS_RULE) from error  # the settings name the key and the value themselves
+    return value
 
 
 WRITTEN_PATH = BeforeValidator(_path_from_written)
@@ -126,18 +127,19 @@ class PlaySettings(Settings):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def resolve(settings_class: type[SettingsT], words: Sequence[str]) -> SettingsT:
-    """Return the settings that the words describe.
+def resolve(settings_class: type[SettingsT], words: Sequence[str], *, under: Source | None = None) -> SettingsT:
+    """Return the settings that the words describe; `under` is what they change, instead of the bare defaults.
 
     Raises UserError with the key as the user wrote it, what is wrong with it and what would be right.
     """
     files, pairs = _split_words(words)
+    readers = {"preset": _read_preset, "config": read_config}
+    sources = [] if under is None else [under]
+    sources += [readers[word](files[word]) for word in FILE_WORDS if word in files]
     tree: dict[str, Any] = {}
-    for word in FILE_WORDS:
-        if word in files:
-            source = _read_preset(files[word]) if word == "preset" else _read_config(files[word])
-            tree = _merge(settings_class, tree, source.tree)
-            _validate(settings_class, tree, source=source)
+    for source in sources:
+        tree = _merge(settings_class, tree, source.tree)
+        _validate(settings_class, tree, source=source)
     written: dict[str, Any] = {}
     for key, text in pairs:
         _put(settings_class, written, key, text)
@@ -213,7 +215,8 @@ def _read_preset(name: str) -> Source:
     return read_source(f"preset {name}", preset_text(name))
 
 
-def _read_config(path: str) -> Source:
+def read_config(path: str) -> Source:
+    """Read the file that `config=path` names: raises UserError if it cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:

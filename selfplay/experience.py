@@ -6,7 +6,7 @@ Legend: B trajectories, T tokens, K turns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,13 @@ class Batch:
     rewards: torch.Tensor  # [B, T] float32
     truncated: torch.Tensor  # [B] bool
     version: torch.Tensor  # [B] int64
+    group: torch.Tensor  # [B] int64 labels: rows of one label share their scenario
+    num_acted: int  # acted tokens of the whole batch this is a part of: what losses are divided by
+    # Filled in by the learner and by `Algorithm.prepare`; None until then.
+    reference: torch.Tensor | None = None  # [B, T] float32 nats, under the frozen reference
+    values: torch.Tensor | None = None  # [B, T] float32, in reward units
+    advantages: torch.Tensor | None = None  # [B, T] float32, in units of the algorithm
+    kl_coefficient: float = 0.0  # what a divergence in the loss is multiplied by
 
 
 def trace(scored: ScoredConversation) -> list[Trajectory]:
@@ -136,7 +143,27 @@ def pad(trajectories: Sequence[Trajectory], *, to_multiple: int = 1) -> Batch:
         rewards=column("rewards", 0.0, torch.float32),
         truncated=torch.tensor([trajectory.truncated for trajectory in trajectories]),
         version=torch.tensor([trajectory.version for trajectory in trajectories]),
+        group=torch.tensor(_labels([trajectory.group for trajectory in trajectories])),
+        num_acted=int(sum(trajectory.acted.sum() for trajectory in trajectories)),
     )
+
+
+def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Return some rows of a batch as a micro-batch of it: `num_acted` stays that of the whole."""
+    import torch
+
+    chosen = torch.tensor(list(rows), dtype=torch.int64)
+    tensors = {
+        field.name: getattr(batch, field.name)[chosen]
+        for field in fields(batch)
+        if isinstance(getattr(batch, field.name), torch.Tensor)
+    }
+    return replace(batch, **tensors)
+
+
+def _labels(names: Sequence[str]) -> list[int]:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names]
 
 
 def by_length(trajectories: Iterable[Trajectory], *, max_tokens: int) -> Iterator[list[Trajectory]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from selfplay.dialog import (
     Action,
@@ -27,6 +27,8 @@ from selfplay.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+    from selfplay.experience import Batch
 
 View = Literal["perspective", "shared"]
 
@@ -171,6 +173,49 @@ class Weights:
 
     version: int
     state: Mapping[str, torch.Tensor]  # name -> parameter, as in the model's state_dict
+
+
+Need = Literal["reference", "value"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What the policy says now of a micro-batch's tokens; 0 where nothing was acted."""
+
+    logprobs: torch.Tensor  # [B, T] nats, with gradient
+    entropy: torch.Tensor  # [B, T] nats
+    divergence: torch.Tensor | None = None  # [B, T] nats, KL(policy || reference) exact over the vocabulary
+    values: torch.Tensor | None = None  # [B, T] reward units, if the algorithm needs "value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a micro-batch adds to the update."""
+
+    value: torch.Tensor  # scalar, with gradient
+    metrics: Mapping[str, float] = field(default_factory=dict)  # sums over the batch's micro-batches, by path
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """The mathematics of one update; owns no model, optimizer or device."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the learner must compute before `prepare`."""
+        ...
+
+    def initial_state(self) -> Mapping[str, Any]:
+        """Return plain data; it is saved in checkpoints."""
+        ...
+
+    def prepare(self, batch: Batch, state: Mapping[str, Any]) -> tuple[Batch, Mapping[str, Any]]:
+        """Return the batch with advantages, and the state after it; once a batch, no gradient."""
+        ...
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Loss:
+        """Return the loss of a micro-batch of a prepared batch."""
+        ...
 
 
 @runtime_checkable

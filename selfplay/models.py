@@ -6,7 +6,6 @@ loads from there, without network.  Importing this module imports neither torch 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import io
@@ -28,6 +27,7 @@ import filelock
 import platformdirs
 
 from selfplay.errors import UserError
+from selfplay.written import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +96,12 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto", say: Say = log
     return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder)
 
 
+def compute_of(*, device: str = "auto", dtype: str = "auto") -> dict[str, str]:
+    """Return what `load` takes for these settings, such as ``{"device": "cpu", "dtype": "float32"}``."""
+    to_device = _device(device)
+    return {"device": str(to_device), "dtype": str(_dtype(dtype, to_device)).removeprefix("torch.")}
+
+
 def check_name(name: str) -> None:
     """Raise UserError if no model can have this name; nothing is loaded or fetched."""
     _kind(name)
@@ -137,17 +143,26 @@ def prepare(name: str, *, say: Say, fetch: Fetch | None = None, convert: Convert
     never counts as ready, and a second process waits for the first.  ``fetch`` and ``convert`` replace the two steps.
     """
     target = _target(name)
+    try:
+        _prepare(target, MODELS[name], fetch=fetch or _fetch, convert=convert or _convert, say=say)
+    except OSError as error:
+        raise UserError(
+            f"model={name} cannot be prepared in {target.parent}: {_reason(error)}; "
+            "free some space, or set SELFPLAY_CACHE to another folder"
+        ) from error
+    return target
+
+
+def _prepare(target: Path, spec: ModelSpec, *, fetch: Fetch, convert: Convert, say: Say) -> None:
     if _has_files(target):
-        return target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target, say=say):
         if not _has_files(target):
             _remove_leftovers(target)
             _check_disk(target.parent)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-                made = _make(MODELS[name], Path(folder), fetch=fetch or _fetch, convert=convert or _convert, say=say)
-                made.rename(target)
-    return target
+                _make(spec, Path(folder), fetch=fetch, convert=convert, say=say).rename(target)
 
 
 # ----- which model is meant -----
@@ -162,19 +177,27 @@ def _kind(name: str) -> Literal["made", "fetched", "folder", "hub"]:
         return "made"
     if name in MODELS:
         return "fetched"
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    try:
+        folder = Path(name).expanduser()
+        has_config, is_folder = (folder / "config.json").is_file(), folder.is_dir()
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"model={name}: this folder cannot be read: {_reason(error)}") from error
+    if has_config:
         return "folder"
-    if folder.is_dir():
+    if is_folder:
         raise UserError(f"model={name}: this folder has no config.json, so it is no Hugging Face folder")
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return "hub"
-    close = difflib.get_close_matches(name, MODELS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = nearest(name, list(MODELS), is_list_shown=False)
     raise UserError(
         f"model={name}: there is no such model{hint} (a model is one of {', '.join(MODELS)}, a local Hugging Face "
         "folder, or a hub id such as owner/name)"
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong, without the path: messages here name it themselves."""
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 def _target(name: str) -> Path:

@@ -68,6 +68,12 @@ def build_plugin(spec: PluginSpec, table: Mapping[str, type], kind: Literal["env
         raise UserError(f"{kind}={spec.name}: {error}") from error
 
 
+def source_file(spec: PluginSpec) -> Path | None:
+    """Return the file of a plug-in that is written as `path/file.py:Name`; None: it comes from a package."""
+    place, _, attribute = spec.name.rpartition(":")
+    return Path(place) if place.endswith(".py") and attribute else None
+
+
 def complete_spec(spec: PluginSpec, plugin: object) -> PluginSpec:
     """Return the spec with every setting that the built plug-in has, defaults included."""
     if not dataclasses.is_dataclass(plugin):

@@ -1,7 +1,8 @@
 """Conversations as JSON: the transcript line, the tokens line, and chat messages for other tools.
 
 A transcript line holds the fields of `selfplay.dialog.Conversation` under the same names; token ids live in a line of
-their own.  Numbers are rounded and finite: NaN and infinity become null, and null comes back as NaN.
+their own.  Numbers are finite: NaN and infinity become null, and null comes back as NaN.  They are rounded, but for a
+scenario's: who goes on from a stored conversation needs those as they were.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from selfplay.line_files import RecordError
 
 CONVERSATION_SCHEMA = "selfplay.conversation/1"
 TOKENS_SCHEMA = "selfplay.tokens/1"
-DECIMALS = 4  # of every float in a conversation line
+DECIMALS = 4  # of every float in a conversation line outside the scenario, whose floats are exact
 TOKENS_DECIMALS = 6  # of every float in a tokens line
-CUT = frozenset(("length", "context_full"))  # as `Turn.is_cut` has it
+# The finishes of which `Turn.is_cut` says so.
+CUT = frozenset(
+    finish for finish in get_args(Finish) if Turn(role="", text="", heard_text="", player="", finish=finish).is_cut
+)
 COUNTS = ("conversations", "failed", "turns", "cut_turns", "tokens")
 
 T = TypeVar("T")
@@ -60,7 +64,7 @@ def conversation_to_json(
         "step": conversation.step,
         "group": conversation.group,
         "seed": conversation.seed,
-        "scenario": _scenario_to_json(conversation.scenario),
+        "scenario": None,  # set below: its numbers are not rounded
         "view": conversation.view,
         "players": {role: _player_to_json(player) for role, player in conversation.players.items()},
         "turns": [_turn_to_json(number, turn) for number, turn in enumerate(conversation.turns)],
@@ -72,6 +76,7 @@ def conversation_to_json(
     }
     try:
         plain: dict[str, Any] = plain_json(record)
+        plain["scenario"] = plain_json(_scenario_to_json(conversation.scenario), decimals=None)
     except TypeError as error:
         raise RecordError(f"conversation {conversation.id} cannot be stored: {error}") from error
     return plain
@@ -162,23 +167,28 @@ def chat_messages(conversation: Conversation, role: str) -> list[dict[str, str]]
     return messages
 
 
-def plain_json(value: Any) -> Any:
-    """Return a value as JSON holds it: floats rounded, NaN and infinity null, tuples lists, keys text."""
+def plain_json(value: Any, *, decimals: int | None = DECIMALS) -> Any:
+    """Return a value as JSON holds it: floats rounded, NaN and infinity null, tuples lists, keys text.
+
+    decimals: to which floats are rounded; None: not at all.
+    """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return _rounded(value, DECIMALS)
+        return _rounded(value, decimals)
     if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
+        return {str(key): plain_json(item, decimals=decimals) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
+        return [plain_json(item, decimals=decimals) for item in value]
     raise TypeError(f"{value!r} is a {type(value).__name__}; use text, numbers, lists and mappings")
 
 
-def _rounded(number: float, decimals: int) -> float | None:
-    return round(number, decimals) if math.isfinite(number) else None
+def _rounded(number: float, decimals: int | None) -> float | None:
+    if not math.isfinite(number):
+        return None
+    return number if decimals is None else round(number, decimals)
 
 
 def _message(chat_role: str, content: str) -> dict[str, str]:

@@ -4,12 +4,14 @@ One writer, any number of readers.  A line is written in one piece and never cha
 again keeps its id, and readers keep the last line of an id.  Lines that cannot be read are reported and skipped.
 
     runs/NAME/run.json  config.yaml  conversations/train-000.jsonl  conversations/evaluation-000.jsonl  tokens/000.jsonl
+              sources/HASH.py (of an env that was a file of its own; nothing imports it)
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -42,9 +44,12 @@ RunStatus = Literal["running", "finished", "interrupted", "failed"]
 
 RUN_SCHEMA = "selfplay.run/1"
 RUNS = Path("runs")
+PACKAGE_FOLDER = Path(__file__).parent
 MANIFEST, CONFIG, CONVERSATIONS, TOKENS = "run.json", "config.yaml", "conversations", "tokens"
 STEM_OF_SPLIT: Mapping[Split, str] = {"train": "train-000", "held_out": "evaluation-000"}
 TOKENS_STEM = "000"
+SOURCES = "sources"
+TOKENS_RULE = "must be all, evaluation, none or sample:SHARE with a share from 0 to 1, e.g. sample:0.1"
 ID = re.compile(r"([0-9]{1,12})-([a-z]+)([0-9]{1,12})-([0-9]{1,12})")
 NUM_NEAREST = 3  # ids or names that an error suggests
 
@@ -55,19 +60,24 @@ def keeps_tokens(policy: str, *, conversation_id: str, split: Split) -> bool:
     The policy is all, evaluation, none or sample:SHARE; a sample depends on the conversation's id alone.
     Raises UserError for anything else.
     """
-    share = _sampled_share(policy)
+    share = sampled_share(policy)
     if share is not None:
         return zlib.crc32(conversation_id.encode("utf-8", "surrogatepass")) < share * 2**32
     return policy == "all" or (policy == "evaluation" and split == "held_out")
 
 
-def _sampled_share(policy: str) -> float | None:
+def sampled_share(policy: str) -> float | None:
+    """Return the share that `transcripts.tokens=policy` samples, None if it samples none; UserError: no such policy."""
     if policy in ("all", "evaluation", "none"):
         return None
     share = re.fullmatch(r"sample:([0-9]*\.?[0-9]+)", policy)
     if share is None or float(share[1]) > 1:
-        raise UserError(f"transcripts.tokens={policy} must be all, evaluation, none or sample:SHARE, e.g. sample:0.1")
+        raise UserError(f"transcripts.tokens={policy}: {TOKENS_RULE}")
     return float(share[1])
+
+
+class RunExistsError(UserError):
+    """The folder of a new run holds a run already."""
 
 
 class RunWriter:
@@ -80,6 +90,7 @@ class RunWriter:
         self.folder = folder
         self._manifest = manifest
         self._tokens = tokens  # which conversations' tokens are stored, as `keeps_tokens` reads it
+        self._is_new_folder = False  # whether `create` made the folder, or found it
         self._files: dict[Path, LineFile] = {}
         self._counts: dict[str, dict[str, int]] = {}  # conversation id -> what it adds to the run's counts
 
@@ -90,12 +101,13 @@ class RunWriter:
         """Make the run folder with its manifest and configuration; cheap, so call it before anything heavy loads.
 
         The manifest gives what the caller knows (seed, env, model, view, tokenizers by model name, command).
-        Raises UserError if the folder holds a run already or cannot be written.
+        Raises RunExistsError if the folder holds a run already, UserError if it cannot be written.
         """
         folder = Path(folder)
-        _sampled_share(tokens)
-        _claim(folder)
+        sampled_share(tokens)
+        is_new_folder = _claim(folder)
         writer = cls(folder=folder, manifest={**_new_manifest(folder), **manifest}, tokens=tokens)
+        writer._is_new_folder = is_new_folder
         _write_whole(folder / CONFIG, config_yaml.encode("utf-8", "backslashreplace"))
         writer._write_manifest()
         return writer
@@ -104,6 +116,16 @@ class RunWriter:
         """Record what was not known when the run was created, such as the tokenizers' hashes."""
         self._manifest.update(values)
         self._write_manifest()
+
+    def keep_source(self, name: str, text: bytes) -> None:
+        """Keep the source of a plug-in beside the run, under its hash, for people to read; nothing imports it."""
+        digest = hashlib.sha256(text).hexdigest()[:16]
+        try:
+            (self.folder / SOURCES).mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to folder {self.folder}: {_reason(error)}") from error
+        _write_whole(self.folder / SOURCES / f"{digest}.py", text)
+        self.add_to_manifest({"sources": {**self._manifest["sources"], name: f"sha256:{digest}"}})
 
     def append(self, conversation: Conversation) -> None:
         """Store a conversation that has ended, its tokens first: who can read the one can read the other.
@@ -134,12 +156,14 @@ class RunWriter:
         if self._counts:
             return
         self.close("failed")
-        for name in (MANIFEST, CONFIG):
+        kept = [f"{SOURCES}/{digest.removeprefix('sha256:')}.py" for digest in self._manifest["sources"].values()]
+        for name in (MANIFEST, CONFIG, *kept):
             (self.folder / name).unlink(missing_ok=True)
-        # What is not empty is not ours.
+        folders = [self.folder / CONVERSATIONS, *([self.folder / SOURCES] if kept else [])]
+        # What is not empty is not ours, and neither is a folder that was there before.
         with contextlib.suppress(OSError):
-            (self.folder / CONVERSATIONS).rmdir()
-            self.folder.rmdir()
+            for folder in (*folders, *([self.folder] if self._is_new_folder else [])):
+                folder.rmdir()
 
     def __enter__(self) -> Self:
         return self
@@ -179,11 +203,13 @@ class RunWriter:
         _write_whole(self.folder / MANIFEST, text.encode("ascii") + b"\n")
 
 
-def _claim(folder: Path) -> None:
-    taken = UserError(f"folder {folder} already holds a run; choose another name, or remove it")
+def _claim(folder: Path) -> bool:
+    """Take a folder for a new run; return whether it had to be made."""
+    taken = RunExistsError(f"folder {folder} already holds a run; choose another name, or remove it")
     if os.path.lexists(folder / MANIFEST):
         raise taken
     try:
+        is_new = not folder.is_dir()
         folder.mkdir(parents=True, exist_ok=True)
         # Making a folder is atomic: of two runs that start at once under one name, one is told.
         (folder / CONVERSATIONS).mkdir()
@@ -191,6 +217,7 @@ def _claim(folder: Path) -> None:
         raise (taken if folder.is_dir() else UserError(f"cannot write to folder {folder}: it is a file")) from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write to folder {folder}: {_reason(error)}") from error
+    return is_new
 
 
 def _reason(error: Exception) -> str:
@@ -206,12 +233,15 @@ def _new_manifest(folder: Path) -> dict[str, Any]:
         "created_at": _now(),
         "ended_at": None,
         "package": __version__,
-        "git": _git_commit(),
+        "git": git_commit(PACKAGE_FOLDER),
         "seed": None,
         "env": None,
         "model": None,
         "view": None,
+        "device": None,
+        "dtype": None,
         "tokenizers": {},
+        "sources": {},
         "command": None,
         "decimals": {"conversations": DECIMALS, "tokens": TOKENS_DECIMALS},
         "counts": dict.fromkeys(COUNTS, 0),
@@ -222,14 +252,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _git_commit() -> str | None:
-    """Return the commit checked out in the current folder; None: no checkout, or no git."""
-    command = ("git", "rev-parse", "--verify", "HEAD")
+def git_commit(package: Path) -> str | None:
+    """Return the commit of the checkout at whose top a package's folder lies; None: it is installed, or no git.
+
+    A package that is installed inside somebody's checkout is no part of it.
+    """
+    command = ("git", "-C", str(package), "rev-parse", "--show-toplevel", "--verify", "HEAD")
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    top, _, commit = answer.stdout.strip().rpartition("\n")
+    is_own = answer.returncode == 0 and Path(top).resolve() == package.resolve().parent
+    return commit if is_own else None
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -38,12 +38,14 @@ def read_source(name: str, text: str) -> Source:
     """Read a YAML mapping; UserError names the line that is at fault."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = {} if root is None else _value_of_node(root, name)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{name}, line {line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{name}: not valid YAML: {error}") from error
-    tree = {} if root is None else _value_of_node(root, name)
+    except RecursionError as error:
+        raise _too_deep(name) from error
     if not isinstance(tree, dict):
         raise UserError(f"{name}, line 1: expected `key: value` lines")
     return Source(name=name, tree=tree, root=root)
@@ -57,8 +59,14 @@ def value_of_word(key: str, text: str) -> Any:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         assert root is not None, text
         return _value_of_node(root, key)
+    except RecursionError as error:
+        raise _too_deep(key) from error
     except yaml.YAMLError as error:
         raise UserError(f"{key}={text}: not a list or mapping such as [a, b] or {{a: 1}}") from error
+
+
+def _too_deep(name: str) -> UserError:
+    return UserError(f"{name}: its values are nested too deeply, or one is inside itself (as in &a [*a])")
 
 
 def _value_of_node(node: yaml.Node, name: str) -> Any:

@@ -61,6 +61,9 @@ def test_every_command_says_of_itself_what_the_menu_says(verb):
     [
         (["lst"], "error: unknown verb 'lst'; did you mean list?\n"),
         (["zzz"], f"error: unknown verb 'zzz'; choose from {', '.join(VERBS)}\n"),
+        (["ls", "--dry-run"], "error: --dry-run means nothing to ls; ls --help says what it takes\n"),
+        (["show", "--dry-run"], "error: --dry-run means nothing to show; show --help says what it takes\n"),
+        (["preset", "--json"], "error: --json means nothing to preset; preset --help says what it takes\n"),
         (["list", "env"], "error: 'env' cannot be listed; did you mean envs?\n"),
         (["list", "zzz"], "error: 'zzz' cannot be listed; choose from envs, models, presets\n"),
         (["doctor", "x"], "error: doctor takes no words, only --json; 'x' is one too many\n"),

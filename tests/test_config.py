@@ -24,6 +24,7 @@ from selfplay.config import (
 )
 from selfplay.errors import UserError
 from selfplay.interfaces import Sampling
+from selfplay.written import read_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +278,22 @@ def test_a_wrong_file_is_named_with_its_line(text, expected, tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text(text)
     assert complaint(f"config={file}") == f"{file}, {expected}"
+
+
+def test_a_value_inside_itself_is_refused(tmp_path):
+    file = tmp_path / "loop.yaml"
+    file.write_text("env:\n  briefs: {host: &a [*a]}\n")
+    for word in ("env.briefs={host: &a [*a]}", f"config={file}"):
+        assert "nested too deeply, or one is inside itself" in complaint(word)
+
+
+def test_settings_lie_over_those_they_change(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 2\n")
+    under = read_source("stored", "seed: 1\nview: shared\nenv: {name: chitchat, max_turns: 3}\n")
+    settings = resolve(PlaySettings, [f"config={file}", "env.opener=Go."], under=under)
+    assert (settings.seed, settings.view) == (2, "shared")
+    assert settings.env.settings == {"max_turns": 3, "opener": "Go."}
 
 
 def test_an_empty_file_changes_nothing(tmp_path):

@@ -110,6 +110,7 @@ def test_tiny_leaves_the_global_random_state_alone():
     [
         ("smolm2-135m", r"model=smolm2-135m: there is no such model; did you mean smollm2-135m\? \(a model is one of "),
         ("no/such/folder", r"model=no/such/folder: there is no such model \(a model is one of smollm2-135m, tiny, a "),
+        ("~nosuchuser/x", r"model=~nosuchuser/x: this folder cannot be read: Could not determine home directory"),
         ("tiny:x", r"model=tiny:x: the seed of tiny:SEED must be a whole number"),
     ],
 )
@@ -233,6 +234,13 @@ def test_prepare_without_disk_says_so_before_fetching(toy, monkeypatch):
     monkeypatch.setattr(models, "NEEDED_DISK_BYTES", 10**18)
     with pytest.raises(UserError, match=r"GB free, and preparing the model needs 1000000000\.0 GB: free some"):
         prepare_toy(fetch=None)
+
+
+def test_prepare_in_a_folder_that_cannot_be_written_says_what_to_set(toy, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SELFPLAY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot be prepared in .*file/models: .*set SELFPLAY_CACHE to another folder"):
+        prepare_toy()
 
 
 def test_prepare_without_pip_says_how_to_get_it(toy, monkeypatch):

@@ -1,11 +1,13 @@
 """`play` as a user types it, in this process or, where signals and exit codes matter, in one of its own."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,99 @@ def test_play_from_a_stored_turn_with_another_model_quotes_the_past(folder: Path
     assert [turn.player for turn in again.turns] == ["tiny@0", "tiny@0", "tiny:7@0"]
     # The host spoke turn 0 as another model, so all that its own stream holds was heard before turn 2.
     assert len(again.turns[2].heard) > len(again.turns[0].heard) + len(again.turns[0].said) - 1
+
+
+def texts(run: str | Path) -> list[list[str]]:
+    return [[turn.text for turn in conversation.turns] for conversation in RunReader(run).conversations()]
+
+
+@pytest.mark.parametrize("seed", [[], ["seed=8"]])
+def test_play_from_settings_that_were_printed_or_stored_goes_on_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str], seed: list[str]
+):
+    main(["play", *TINY, "seed=4", "out=runs/a"])
+    assert main(["play", "from=a/1", "turn=1", *seed, "out=by-words"]) == 0
+    capsys.readouterr()
+    main(["play", "from=a/1", "turn=1", *seed, "--dry-run"])
+    (folder / "c.yaml").write_text(capsys.readouterr().out)
+    assert main(["play", "config=c.yaml", "out=by-file"]) == 0
+    assert main(["play", "config=by-words/config.yaml", "out=by-stored"]) == 0
+    assert texts("by-words") == texts("by-file") == texts("by-stored")
+    assert (texts("by-words")[0] == texts("runs/a")[1]) == (not seed)
+
+
+def test_play_from_a_stored_turn_lies_under_a_configuration(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main(["play", *TINY, "out=runs/a"])
+    (folder / "c.yaml").write_text("from: a/0\nturn: 1\nenv: {max_turns: 2}\n")
+    assert main(["play", "config=c.yaml", "out=again"]) == 0
+    assert texts("again") == [texts("runs/a")[0][:2]]
+    # One turn of ten tokens at most was said now; the other was stored.
+    assert "1 conversation, 1 turn, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["conversations=2"], "conversations=2: from= goes on from one conversation; leave it out"),
+        (["view=shared"], "view=shared: the stored conversation was played with view=perspective"),
+        (["env.default_brief=Sing."], "env=chitchat: with these settings host's brief is not the one"),
+        (["turn=9"], "turn=9: conversation 000000-g00-0 has turns 0 to 2"),
+    ],
+)
+def test_play_from_a_stored_turn_refuses_what_contradicts_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
+    main(["play", *TINY, "out=runs/a"])
+    assert main(["play", "from=a/0", *words, "out=again"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not (folder / "again").exists()
+
+
+def test_play_from_a_conversation_without_tokens_says_so(folder: Path, capsys: pytest.CaptureFixture[str]):
+    main(["play", *TINY, "out=runs/a"])
+    main(["play", *TINY, "transcripts.tokens=none", "out=runs/b"])
+    capsys.readouterr()
+    main(["play", "from=a/0", "turn=1"])
+    assert "tokens were not stored" not in capsys.readouterr().out
+    assert main(["play", "from=b/0", "turn=1"]) == 0
+    assert "its tokens were not stored, so its turns are quoted as text" in " ".join(capsys.readouterr().out.split())
+
+
+def test_run_without_a_name_gets_a_number_where_its_name_is_taken(folder: Path, capsys: pytest.CaptureFixture[str]):
+    scripted = ["play", "players={host: scripted, guest: scripted}", "conversations=1", "env.max_turns=2"]
+    taken = {f"chitchat-smollm2-135m-{datetime.now() + timedelta(seconds=wait):%m%d-%H%M%S}" for wait in range(60)}
+    for name in taken:
+        (folder / "runs" / name / "conversations").mkdir(parents=True)
+    assert main(scripted) == 0
+    (name,) = {path.name for path in folder.glob("runs/*")} - taken
+    assert name.removesuffix("-2") in taken
+    # There is no other conversation to show.
+    assert "another one:" not in capsys.readouterr().out
+
+
+def test_a_person_sees_the_past_before_being_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    main(["play", "players={host: scripted, guest: scripted}", "conversations=1", "env.max_turns=2", "out=runs/a"])
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("I see.\n"))
+    assert main(["play", "from=a/0", "turn=1", "players.guest=human"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.index(texts("runs/a")[0][0]) < output.index("/quit ends the conversation") < output.index("guest>")
+
+
+def test_json_and_a_person_do_not_go_together(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["play", "players={host: human, guest: human}", "--json"]) == 2
+    assert capsys.readouterr().err.startswith("error: --json shows no turns, so no person can play")
+
+
+def test_manifest_says_on_what_and_from_which_source_it_was_played(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "game.py").write_text("from envs.chitchat import ChitChat\n")
+    assert main(["play", *TINY, "env=game.py:ChitChat", "engine.device=cpu", "out=a"]) == 0
+    manifest = RunReader(folder / "a").manifest
+    assert (manifest["device"], manifest["dtype"]) == ("cpu", "float32")
+    digest = manifest["sources"]["env"].removeprefix("sha256:")
+    assert (folder / "a/sources" / f"{digest}.py").read_text() == (folder / "game.py").read_text()
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_human_answers_one_request_a_step():
     assert prompts == ["host> ", "guest> "]
 
 
-def test_human_is_shown_the_brief_before_the_first_turn_only():
+def test_human_is_shown_the_brief_once_a_stream():
     shown: list[str] = []
     generator = HumanGenerator(write=shown.append, read=typed("Hi.", "Bye."))
     first = request(brief="Talk about rain.")
@@ -113,7 +113,28 @@ def test_human_is_shown_the_brief_before_the_first_turn_only():
     later = replace(first.conversation, turns=play_scripted(ENV, first.conversation.scenario).turns[:2])
     generator.submit(replace(first, conversation=later))
     generator.step()
-    assert shown == ["You are host. Talk about rain."]
+    assert shown == ["You are host. Talk about rain. (/quit ends the conversation)"]
+
+
+def test_human_is_shown_what_the_env_tells_but_not_the_turn_before_again():
+    shown: list[str] = []
+    generator = HumanGenerator(write=shown.append, read=typed("Hi.", "Bye.", "Well."))
+    first = replace(request(), heard_text="Start.")
+    spoken = replace(first.conversation, turns=play_scripted(ENV, first.conversation.scenario).turns[:2])
+    on_screen = spoken.turns[-1].text
+    for conversation, heard_text in ((first.conversation, "Start."), (spoken, on_screen), (spoken, "A bell rings.")):
+        generator.submit(replace(first, conversation=conversation, heard_text=heard_text))
+        generator.step()
+    assert shown[1:] == ["Start.", "A bell rings."]
+
+
+def test_human_who_types_bytes_that_are_no_text_is_asked_again():
+    shown: list[str] = []
+    answers = iter([b"\xff", b"Hello."])
+    generator = HumanGenerator(write=shown.append, read=lambda _: next(answers).decode("utf-8"))
+    generator.submit(request())
+    assert generator.step()[0].text == "Hello."
+    assert shown[-1] == "That was not UTF-8 text; please say it again."
 
 
 def test_human_who_types_nothing_is_asked_again():

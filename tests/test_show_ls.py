@@ -104,7 +104,7 @@ def test_problems_go_to_stderr_one_line_each(runs, capsys):
     ("command", "words", "message"),
     [
         (show, ["run=x"], "unknown setting 'run'; did you mean runs"),
-        (ls, ["width=3"], "unknown setting 'width'; valid here: runs"),
+        (ls, ["width=3"], "unknown setting 'width'; choose from runs"),
         (show, ["a", "b", "c"], r"too many words: a b c; write selfplay show \[RUN\] \[ID\]"),
         (ls, ["a", "b"], "too many words: a b"),
         (show, ["odl"], r"no run 'odl'; did you mean old\? \(nor does the newest run have"),

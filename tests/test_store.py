@@ -2,25 +2,28 @@ import gzip
 import json
 import math
 import resource
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.dialog import Action, Conversation, Outcome, PlayerInfo, Scenario, Turn
+from selfplay.dialog import Action, Conversation, Finish, Outcome, PlayerInfo, Scenario, Turn
 from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line, line_from_json
 from selfplay.records_json import (
     chat_messages,
     conversation_from_json,
     conversation_to_json,
+    record_counts,
     token_counts,
     tokens_to_json,
 )
-from selfplay.store import RunReader, RunWriter, find_run, keeps_tokens, list_runs
+from selfplay.store import RunReader, RunWriter, find_run, git_commit, keeps_tokens, list_runs
 
 HOSTILE = "\u2028\u2029\x00\x1b[31m\r\n\x85\x0b\ud800\udc00 \udfff\ufeff\U0001f600"
 
@@ -398,11 +401,50 @@ def test_closed_run_takes_no_more(tmp_path):
     assert RunReader(tmp_path / "run").manifest["status"] == "interrupted"
 
 
-def test_git_commit_is_null_outside_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_git_commit_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    written("run", taboo())
-    assert RunReader("run").manifest["git"] is None
+    assert git_commit(tmp_path) is None  # no checkout
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    installed = tmp_path / "venv" / "selfplay"
+    (tmp_path / "selfplay").mkdir()
+    installed.mkdir(parents=True)
+    assert git_commit(tmp_path / "selfplay") == head
+    assert git_commit(installed) is None
+
+
+def test_scenario_keeps_its_numbers_exactly():
+    exact = {"price": 1 / 3, "odds": [np.float64(2e-9)]}
+    scenario = replace(taboo().scenario, public=exact, private={"giver": exact, "guesser": {}})
+    line = line_from_json(conversation_to_json(replace(taboo(), scenario=scenario)))
+    back = conversation_from_json(json_from_line(line)).scenario
+    assert back.public == back.private["giver"] == {"price": 1 / 3, "odds": [2e-9]}
+
+
+@pytest.mark.parametrize("finish", get_args(Finish))
+def test_cut_turns_are_counted_as_the_turn_says(finish):
+    conversation = replace(taboo(), turns=(replace(taboo().turns[0], finish=finish),))
+    counted = record_counts(conversation_to_json(conversation))["cut_turns"]
+    assert counted == (finish in ("length", "context_full", "token_limit")) == conversation.turns[0].is_cut
+
+
+def test_discard_leaves_a_folder_that_was_there_before(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "parent/new"):
+        writer = RunWriter.create(tmp_path / name, {}, "")
+        writer.keep_source("env", b"class Game: ...\n")
+        writer.discard()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "parent"]
+
+
+def test_source_of_a_plugin_is_kept_under_its_hash(tmp_path):
+    with RunWriter.create(tmp_path / "run", {}, "") as writer:
+        writer.keep_source("env", b"abc")
+    # SHA-256 of "abc", as FIPS 180-2 prints it
+    assert RunReader(tmp_path / "run").manifest["sources"] == {"env": "sha256:ba7816bf8f01cfea"}
+    assert (tmp_path / "run/sources/ba7816bf8f01cfea.py").read_bytes() == b"abc"
 
 
 def test_create_refuses_a_folder_that_holds_a_run(tmp_path):
@@ -425,7 +467,7 @@ def test_create_refuses_a_folder_it_cannot_write(tmp_path, name):
 
 
 def test_create_refuses_an_unknown_tokens_policy_before_it_makes_anything(tmp_path):
-    with pytest.raises(UserError, match=r"transcripts\.tokens=some must be all"):
+    with pytest.raises(UserError, match=r"transcripts\.tokens=some: must be all"):
         RunWriter.create(tmp_path / "run", {}, "", tokens="some")
     assert not (tmp_path / "run").exists()
 

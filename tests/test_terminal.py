@@ -127,6 +127,15 @@ def test_conversation_is_printed_as_people_read_it():
     ]
 
 
+@pytest.mark.parametrize(
+    ("finish", "where"),
+    [("length", "its limit"), ("context_full", "the end of its context"), ("token_limit", "its stream's limit")],
+)
+def test_cut_turn_says_what_cut_it(finish, where):
+    turn = Turn(role="buyer", text="I", heard_text="", player="learner@3", finish=finish)
+    assert f"cut at {where}" in shown(replace(conversation(), turns=(turn,)))
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_hostile_text_never_reaches_the_terminal(is_terminal):
     turn = Turn(role=HOSTILE, text=HOSTILE, heard_text=HOSTILE, player=HOSTILE, action=Action(kind=HOSTILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ def copy_sources(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_lists_its_envs_and_presets_from_another_folder(tmp_path):
+def test_an_installed_wheel_lists_what_there_is_and_plays_from_another_folder(tmp_path):
     source, site = copy_sources(tmp_path / "source"), tmp_path / "site"
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", str(source)], check=True)
     (wheel,) = (source / "dist").glob("*.whl")
@@ -37,3 +38,11 @@ def test_an_installed_wheel_lists_its_envs_and_presets_from_another_folder(tmp_p
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
     assert names == ["chitchat", "smollm2-135m", "tiny", "chat", "tiny"], done.stderr
+
+    words = ["play", "model=tiny", "conversations=1", "env.max_turns=2", "sampling.max_new_tokens=4", "out=chat"]
+    played = subprocess.run(
+        [command[0], *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "1 conversation, 2 turns" in played.stdout, played.stderr
+    # What is installed is no checkout, whatever folder it is run from.
+    assert json.loads((tmp_path / "chat" / "run.json").read_text())["git"] is None

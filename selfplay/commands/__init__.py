@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Protocol
 
 from selfplay.commands.words import CommandLine, read_words
 from selfplay.errors import UserError
+from selfplay.written import nearest
 
 __all__ = ["Command", "main"]
 
@@ -66,7 +66,15 @@ def _run(words: Sequence[str], verbs: Mapping[str, tuple[str, str]]) -> int:
     if line.wants_help:
         print(command.USAGE.strip())
         return 0
+    _check_flags(verb, line, command)
     return command.run(line)
+
+
+def _check_flags(verb: str, line: CommandLine, command: Command) -> None:
+    """Refuse a flag that the command's own help does not know: raises UserError."""
+    for flag, is_given in (("--dry-run", line.dry_run), ("--json", line.as_json)):
+        if is_given and flag not in command.USAGE:
+            raise UserError(f"{flag} means nothing to {verb}; {verb} --help says what it takes")
 
 
 def _menu(verbs: Mapping[str, tuple[str, str]]) -> str:
@@ -76,9 +84,7 @@ def _menu(verbs: Mapping[str, tuple[str, str]]) -> str:
 
 def _command(verb: str, verbs: Mapping[str, tuple[str, str]]) -> Command:
     if verb not in verbs:
-        close = difflib.get_close_matches(verb, verbs, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(verbs)}"
-        raise UserError(f"unknown verb {verb!r}; {hint}")
+        raise UserError(f"unknown verb {verb!r}{nearest(verb, list(verbs))}")
     module: Command = importlib.import_module(verbs[verb][0])  # type: ignore[assignment]  # a module is no class
     return module
 

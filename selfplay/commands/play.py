@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from selfplay import models
+from selfplay.commands.replay import Stored, check_same, find_stored
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
 from selfplay.commands.terminal import share as per_cent
 from selfplay.commands.words import CommandLine, program_name
@@ -25,7 +26,8 @@ from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError
 from selfplay.play import Match, continue_match, make_matches, play
 from selfplay.players import HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
-from selfplay.store import CONFIG, RunReader, RunWriter, find_run
+from selfplay.plugins import source_file
+from selfplay.store import RunExistsError, RunWriter
 from selfplay.written import nearest
 
 SUMMARY = "two players talk; the conversations are stored in a run folder"
@@ -43,7 +45,8 @@ Let two copies of a language model talk to each other, show the first conversati
   seed=0  split=train      the same seed gives the same conversations
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
-  from=RUN/ID turn=K       go on from a stored conversation, before its turn K; --dry-run shows its settings
+  from=RUN/ID turn=K       go on from a stored conversation, before its turn K, with its settings; another seed=
+                           goes on differently; --dry-run shows the settings
   engine.device=auto       also dtype, threads, max_batch, concurrency
   --dry-run                print all settings and stop
 
@@ -59,50 +62,37 @@ PROGRESS_SECONDS = 5.0
 
 def run(line: CommandLine) -> int:
     """Play; return 0, 1 if every conversation failed, or 130 if it was interrupted."""
-    given = _given(line.words)
-    words, stored = _with_stored_settings(line.words, given)
-    settings = resolve(PlaySettings, words)
+    given = {word.partition("=")[0] for word in line.words}
+    settings = resolve(PlaySettings, line.words)
+    stored = find_stored(settings, given=given)
+    if stored is not None:
+        settings = resolve(PlaySettings, line.words, under=stored.settings)
     env = _build_env(settings)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     assigned = _assign(settings, env)
     is_one_at_a_time = HUMAN in assigned.values() and "conversations" not in given
     if stored is not None or is_one_at_a_time:
         settings = settings.model_copy(update={"conversations": 1})
+    if stored is not None:
+        check_same(stored, settings, env)
     if line.dry_run:
         print(to_yaml(settings), end="")
         return 0
+    if line.as_json and HUMAN in assigned.values():
+        raise UserError("--json shows no turns, so no person can play; leave it out, or give the role to a model")
+    note = "" if stored is None else stored.note(settings, assigned)
+    matches = _matches(settings, env, assigned, stored=stored)
+    return _Session(settings=settings, env=env, assigned=assigned, matches=matches, line=line, note=note).run()
+
+
+def _matches(
+    settings: PlaySettings, env: Env, assigned: Mapping[str, str], *, stored: Stored | None
+) -> Iterator[Match]:
     if stored is None:
         num, split = settings.conversations, settings.split
-        matches = make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
-    else:
-        turn = stored.num_turns if settings.turn is None else settings.turn
-        seed = settings.seed if "seed" in given else None
-        matches = iter([continue_match(stored, assigned, turn=turn, seed=seed)])
-    return _Session(settings=settings, env=env, assigned=assigned, matches=matches, line=line).run()
-
-
-def _given(words: Sequence[str]) -> dict[str, str]:
-    """Return the settings among the words, as text."""
-    pairs = (word.partition("=") for word in words)
-    return {key: text for key, equals, text in pairs if equals}
-
-
-def _with_stored_settings(words: Sequence[str], given: Mapping[str, str]) -> tuple[list[str], Conversation | None]:
-    """Put the settings of the run that `from=` names under the words, so that going on needs no repetition."""
-    if not given.get("from"):
-        if "turn" in given:
-            raise UserError("turn= says where to go on in a stored conversation; name it with from=RUN/ID")
-        return list(words), None
-    name, slash, reference = given["from"].rpartition("/")
-    if not slash:
-        raise UserError(
-            f"from={given['from']}: expected RUN/ID, such as from=my-run/000000-g00-0; `ls my-run` lists ids"
-        )
-    reader = RunReader(find_run(name, Path(given.get("runs") or "runs")))
-    conversation = reader.conversation(reference)
-    if "config" in given:
-        return list(words), conversation
-    return [f"config={reader.folder / CONFIG}", "out=", "from=", "turn=null", *words], conversation
+        return make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
+    turn, seed = stored.num_kept(settings), stored.seed_of(settings)
+    return iter([continue_match(stored.conversation, assigned, turn=turn, seed=seed)])
 
 
 def _build_env(settings: PlaySettings) -> Env:
@@ -149,11 +139,11 @@ class _Session:
     assigned: Mapping[str, str]
     matches: Iterator[Match]
     line: CommandLine
+    note: str  # said before anyone speaks; empty: nothing
 
     def run(self) -> int:
         """Play, store and report; return the exit status."""
         settings = self.settings
-        folder = settings.out or _default_folder(settings, self.env)
         manifest = {
             "seed": settings.seed,
             "env": self.env.name,
@@ -162,12 +152,17 @@ class _Session:
             "command": " ".join(["play", *self.line.words]),
         }
         console = open_console(is_stderr=self.line.as_json)
-        writer = RunWriter.create(folder, manifest, to_yaml(settings), tokens=settings.transcripts.tokens)
-        tally = _Tally()
+        writer = self._create_writer(manifest)
+        folder, tally = writer.folder, _Tally()
         try:
             with writer:
+                source = source_file(settings.env)
+                if source is not None:
+                    writer.keep_source("env", source.read_bytes())
                 table = self._make_players(console)
-                writer.add_to_manifest({"tokenizers": table.tokenizers})
+                writer.add_to_manifest({"tokenizers": table.tokenizers, **self._compute(table)})
+                if self.note:
+                    console.print(_dim(self.note))
                 self._play(table, writer, tally, _Watched(console, is_quiet=self.line.as_json))
         except KeyboardInterrupt:
             writer.discard()
@@ -181,6 +176,24 @@ class _Session:
             raise
         self._report(tally, folder, console)
         return ALL_FAILED if tally.failed == tally.conversations else 0
+
+    def _create_writer(self, manifest: Mapping[str, object]) -> RunWriter:
+        """Make the run folder; where nobody chose its name, a taken one gets a number."""
+        settings = self.settings
+        config, tokens = to_yaml(settings), settings.transcripts.tokens
+        if settings.out is not None:
+            return RunWriter.create(settings.out, manifest, config, tokens=tokens)
+        default, number = _default_folder(settings, self.env), 1
+        while True:
+            folder = default if number == 1 else default.with_name(f"{default.name}-{number}")
+            try:
+                return RunWriter.create(folder, manifest, config, tokens=tokens)
+            except RunExistsError:
+                number += 1
+
+    def _compute(self, table: PlayerTable) -> dict[str, str]:
+        engine = self.settings.engine
+        return {} if table.engine is None else models.compute_of(device=engine.device, dtype=engine.dtype)
 
     def _make_players(self, console: Console) -> PlayerTable:
         settings = self.settings
@@ -204,6 +217,8 @@ class _Session:
         has_human = watched.has_human = HUMAN in self.assigned.values()
         first = next(self.matches)
         watched.first_id = first.id
+        if has_human:
+            watched.show_past(first)
         started = time.perf_counter()
         conversations = play(
             chain([first], self.matches),
@@ -215,7 +230,7 @@ class _Session:
         )
         for conversation in conversations:
             writer.append(conversation)
-            tally.add(conversation, seconds=time.perf_counter() - started)
+            tally.add(conversation, num_past=len(first.turns), seconds=time.perf_counter() - started)
             watched.show_end(conversation)
             watched.show_progress(tally, self.settings.conversations)
 
@@ -230,7 +245,8 @@ class _Session:
         console.print(_dim(f"stored in {folder}"))
         run = folder.name if folder.parent == self.settings.runs else str(folder)
         console.print(_dim(f"all of them:    {program_name()} ls {run}"))
-        console.print(_dim(f"another one:    {program_name()} show {run} 1"))
+        if tally.conversations > 1:
+            console.print(_dim(f"another one:    {program_name()} show {run} 1"))
 
 
 @dataclass(slots=True)
@@ -245,12 +261,14 @@ class _Tally:
     first_error: str = ""
     seconds: float = 0.0
 
-    def add(self, conversation: Conversation, *, seconds: float) -> None:
+    def add(self, conversation: Conversation, *, num_past: int, seconds: float) -> None:
+        """Count a conversation's turns but for its first `num_past`, which were stored before."""
+        new = conversation.turns[num_past:]
         self.seconds = seconds
         self.conversations += 1
-        self.turns += conversation.num_turns
-        self.cut += sum(turn.is_cut for turn in conversation.turns)
-        self.said += sum(len(turn.said) for turn in conversation.turns)
+        self.turns += len(new)
+        self.cut += sum(turn.is_cut for turn in new)
+        self.said += sum(len(turn.said) for turn in new)
         if conversation.error is not None:
             self.failed += 1
             self.first_error = self.first_error or conversation.error
@@ -282,6 +300,13 @@ class _Watched:
         self._console = console
         self._is_quiet = is_quiet
         self._shown: set[str] = set()
+
+    def show_past(self, match: Match) -> None:
+        """Show a person the turns that were spoken before the conversation goes on."""
+        self._shown.add(match.id)
+        past = Conversation(id=match.id, scenario=match.scenario, turns=match.turns)
+        for number in range(past.num_turns):
+            print_turn(self._console, past, number=number)
 
     def show_turn(self, conversation: Conversation) -> None:
         if not self._is_watched(conversation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -15,6 +14,7 @@ from selfplay.commands.words import CommandLine
 from selfplay.errors import UserError
 from selfplay.records_json import token_counts
 from selfplay.store import RUNS, RunReader, find_run
+from selfplay.written import nearest
 
 __all__ = ["SUMMARY", "USAGE", "RunWords", "report_problems", "run", "split_run_words"]
 
@@ -55,17 +55,11 @@ def split_run_words(words: Sequence[str], *, usage: str, at_most: int) -> RunWor
             plain.append(word)
             continue
         if key[1] not in SETTINGS:
-            raise UserError(_unknown_setting(key[1]))
+            raise UserError(f"unknown setting {key[1]!r}{nearest(key[1], SETTINGS)}")
         runs = Path(word[key.end() :])
     if len(plain) > at_most:
         raise UserError(f"too many words: {' '.join(plain)}; write {usage}")
     return RunWords(plain=tuple(plain), runs=runs)
-
-
-def _unknown_setting(key: str) -> str:
-    close = difflib.get_close_matches(key, SETTINGS, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"unknown setting {key!r}; {hint}valid here: {', '.join(SETTINGS)}"
 
 
 def run(line: CommandLine) -> int:

@@ -19,6 +19,8 @@ from selfplay.records_json import TokenCounts
 
 ROLE_STYLES = ("bold cyan", "bold magenta", "bold green", "bold yellow", "bold blue")
 STATUS_STYLES = {"terminated": "green", "truncated": "yellow", "failed": "red"}
+# What cut a turn, by its finish.
+CUT_AT = {"length": "its limit", "context_full": "the end of its context", "token_limit": "its stream's limit"}
 INDENT = 2
 SEPARATOR = " · "
 
@@ -196,8 +198,7 @@ def _player_words(player: PlayerInfo) -> list[str]:
 def _remarks(turn: Turn) -> list[Text]:
     remarks = []
     if turn.is_cut:
-        why = "its limit" if turn.finish == "length" else "the end of its context"
-        remarks.append(Text(f"cut at {why}", style="yellow"))
+        remarks.append(Text(f"cut at {CUT_AT.get(turn.finish, 'a limit')}", style="yellow"))
     if turn.action is not None:
         remarks.append(_action_text(turn.action))
     return remarks

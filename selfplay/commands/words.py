@@ -1,4 +1,4 @@
-"""How a command line is read: words, three flags, and repeatable rewards."""
+"""How a command line is read: words and three flags."""
 
 from __future__ import annotations
 

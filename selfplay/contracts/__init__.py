@@ -3,9 +3,18 @@
 The messages name the plug-in, the method, the seed and the turn, and what would be right.
 """
 
+from selfplay.contracts.algorithm import check_algorithm
 from selfplay.contracts.env import check_env, play_scripted
 from selfplay.contracts.generator import check_generator
 from selfplay.contracts.reward import check_reward, sample_conversations
 from selfplay.contracts.spot import Spot
 
-__all__ = ["Spot", "check_env", "check_generator", "check_reward", "play_scripted", "sample_conversations"]
+__all__ = [
+    "Spot",
+    "check_algorithm",
+    "check_env",
+    "check_generator",
+    "check_reward",
+    "play_scripted",
+    "sample_conversations",
+]

@@ -198,12 +198,12 @@ def _put(settings_class: type[Settings], tree: dict[str, Any], key: str, text: s
             place[parent] = {}
         place = place[parent]
     kind = _child_type(kind, last)
-    if kind is PluginSpec and not text.startswith("{"):
+    is_text = (takes_text(kind) and text not in ("null", "~")) or (kind is PluginSpec and not text.startswith("{"))
+    value = text if is_text else value_of_word(key, text)
+    if kind is PluginSpec and isinstance(value, str):
         # `env=NAME` is short for `env.name=NAME`, so that it goes with `env.max_turns=6` in either order.
-        place[last] = {**(place.get(last) or {}), "name": text}
-    else:
-        is_text = takes_text(kind) and text not in ("null", "~")
-        place[last] = text if is_text else value_of_word(key, text)
+        value = {**(place.get(last) or {}), "name": value}
+    place[last] = value
 
 
 def _has_keys(kind: Any) -> bool:
@@ -221,7 +221,11 @@ def read_config(path: str) -> Source:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"config={path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
+        raise UserError(f"config={path}: it is a folder") from error
+    except OSError as error:
+        raise UserError(f"config={path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise UserError(f"config={path}: cannot be read: {error}") from error
     return read_source(path, text)
 

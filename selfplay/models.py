@@ -102,9 +102,12 @@ def compute_of(*, device: str = "auto", dtype: str = "auto") -> dict[str, str]:
     return {"device": str(to_device), "dtype": str(_dtype(dtype, to_device)).removeprefix("torch.")}
 
 
-def check_name(name: str) -> None:
-    """Raise UserError if no model can have this name; nothing is loaded or fetched."""
-    _kind(name)
+def check_name(name: str, *, key: str = "model") -> None:
+    """Raise UserError if no model can have this name, which stands at `key`; nothing is loaded or fetched."""
+    try:
+        _kind(name)
+    except UserError as error:
+        raise UserError(str(error).replace("model=", f"{key}=", 1)) from error
 
 
 def num_cores() -> int:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from selfplay.dialog import (
     SPLITS,
+    Action,
     Conversation,
     Finish,
     Outcome,
@@ -29,10 +32,9 @@ from selfplay.dialog import (
     conversation_id,
 )
 from selfplay.errors import UserError
-from selfplay.interfaces import Completion, Env, PluginError, Request, View, stream_of
+from selfplay.interfaces import Completion, Env, Request, View, stream_of
 from selfplay.players import Player
 
-Checked = TypeVar("Checked")
 OnTurn = Callable[[Conversation], None]
 # First part of every spawn key, so that draws for different purposes never meet.
 DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM, DRAW_REPLAY = range(4)
@@ -57,11 +59,11 @@ def make_matches(
     purpose = SPLITS.index(split)
     for group in range(num_matches):
         drawn = _draw(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
+        error = None
         try:
-            scenario, error = _checked(env.scenario(drawn, split), Scenario, "scenario"), None
-        except Exception as raised:  # noqa: BLE001 (an env may raise anything: it ends its conversation, not the run)
-            scenario = Scenario(env=env.name, seed=drawn, split=split, roles=env.roles)
-            error = f"env {env.name!r} raised {type(raised).__name__}: {raised} (seed {drawn}, scenario)"
+            scenario = _ask_env(env, "scenario", Scenario, drawn, split, seed=drawn)
+        except _EnvError as raised:
+            scenario, error = Scenario(env=env.name, seed=drawn, split=split, roles=env.roles), str(raised)
         yield Match(
             id=conversation_id(step=step, group=group, index=0),
             scenario=scenario,
@@ -158,9 +160,11 @@ class _Table:
         error, briefs = match.error, dict.fromkeys(scenario.roles, "")
         if error is None:
             try:
-                briefs = {role: _checked(env.brief(scenario, role), str, "brief") for role in scenario.roles}
-            except Exception as raised:  # noqa: BLE001 (as above)
-                error = f"env {env.name!r} raised {type(raised).__name__}: {raised} (seed {scenario.seed}, brief)"
+                briefs = {
+                    role: _ask_env(env, "brief", str, scenario, role, seed=scenario.seed) for role in scenario.roles
+                }
+            except _EnvError as raised:
+                error = str(raised)
         if self._view == "shared":
             _check_shareable(scenario, briefs)
         conversation = Conversation(
@@ -204,18 +208,18 @@ class _Table:
         """Ask for the next turn; True: the conversation is over."""
         conversation = live.conversation
         try:
-            role = self._env.next_role(conversation)
+            role = self._ask_env("next_role", str | None, conversation)
             if role is None:
-                outcome = _checked(self._env.outcome(conversation), Outcome, "outcome")
-                json.dumps([dict(outcome.facts), dict(outcome.payoff)], allow_nan=False)  # it must be possible to store
+                outcome = self._ask_env("outcome", Outcome, conversation)
+                _check_storable(self._env, "outcome", [dict(outcome.facts), dict(outcome.payoff)])
                 live.conversation = replace(conversation, outcome=outcome)
                 return True
             if role not in conversation.scenario.roles:
                 roles = ", ".join(conversation.scenario.roles)
-                raise PluginError(f"next_role returned {role!r}; roles are {roles}")
-            live.heard_text = _checked(self._env.hears(conversation, role), str, "hears")
-        except Exception as error:  # noqa: BLE001 (as above)
-            return _fail(live, "env_error", _describe(error, self._env.name, conversation))
+                raise _EnvError(f"env {self._env.name!r}: next_role returned {role!r}; roles are {roles}")
+            live.heard_text = self._ask_env("hears", str, conversation, role)
+        except _EnvError as error:
+            return _fail(live, "env_error", str(error))
         self._ask(live, role)
         return False
 
@@ -257,13 +261,17 @@ class _Table:
         if not turn.text.strip():
             return _fail(live, "empty_reply", f"{request.role} said nothing", by=request.role)
         try:
-            action = self._env.parse(conversation, conversation.num_turns - 1)
-            json.dumps(None if action is None else action.value, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (as above)
-            return _fail(live, "env_error", _describe(error, self._env.name, conversation))
+            action = self._ask_env("parse", Action | None, conversation, conversation.num_turns - 1)
+            _check_storable(self._env, "parse", None if action is None else action.value)
+        except _EnvError as error:
+            return _fail(live, "env_error", str(error))
         if action is not None:
             live.conversation = replace(conversation, turns=(*conversation.turns[:-1], replace(turn, action=action)))
         return False
+
+    def _ask_env(self, method: str, kind: Any, conversation: Conversation, *arguments: Any) -> Any:
+        seed, turn = conversation.scenario.seed, conversation.num_turns
+        return _ask_env(self._env, method, kind, conversation, *arguments, seed=seed, turn=turn)
 
     def _ask(self, live: _Live, role: str) -> None:
         conversation = live.conversation
@@ -347,15 +355,29 @@ def _truncate(live: _Live, finish: Finish, *, by: str) -> bool:
     return True
 
 
-def _checked(value: Checked, kind: type[Checked], method: str) -> Checked:
-    """Return what a plug-in returned; raises PluginError if it is of another type."""
-    if not isinstance(value, kind):
-        raise PluginError(f"{method} returned {type(value).__name__}; it must return {kind.__name__}")
-    return value
+class _EnvError(Exception):
+    """An environment raised, or returned what it must not; the message says which method, and where."""
 
 
-def _describe(error: Exception, env: str, conversation: Conversation) -> str:
-    return (
-        f"env {env!r} raised {type(error).__name__}: {error} (seed {conversation.scenario.seed}, "
-        f"turn {conversation.num_turns})"
-    )
+def _ask_env(env: Env, method: str, kind: Any, *arguments: Any, seed: int, turn: int = 0) -> Any:
+    """Return what a method of the environment answers; raises _EnvError if it raises or answers something else."""
+    where = f"(seed {seed}, turn {turn})"
+    try:
+        answer = getattr(env, method)(*arguments)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise _EnvError(
+            f"env {env.name!r}: {method} raised {type(error).__name__}: {error} at {place} {where}"
+        ) from error
+    if not isinstance(answer, kind):
+        right = getattr(kind, "__name__", str(kind))
+        raise _EnvError(f"env {env.name!r}: {method} returned {type(answer).__name__}; it must return {right} {where}")
+    return answer
+
+
+def _check_storable(env: Env, method: str, value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise _EnvError(f"env {env.name!r}: {method} returned what cannot be stored as JSON: {error}") from error

@@ -102,27 +102,42 @@ def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
     if name in points:
         return _load_point(points[name], kind)
     place, colon, attribute = name.rpartition(":")
+    if not colon and name.endswith(".py"):
+        classes = [f"{name}:{found}" for found in _own_classes(_module(name, prefix=f"{kind}={name}: "))]
+        advice = f"add a class: {' or '.join(classes)}" if classes else f"{name} defines no class"
+        raise UserError(f"{kind}={name}: {advice}")
     if not colon:
         names = sorted({*table, *points})
         forms = f"there are {', '.join(names)}; path/file.py:Name and package.module:Name work too"
         raise UserError(f"{kind}={name}: no {kind} has that name{nearest(name, names, is_list_shown=False)} ({forms})")
-    if place.endswith(".py"):
-        if not Path(place).is_file():
-            raise UserError(f"{kind}={name}: there is no file {place}")
-        module = _imported(functools.partial(_import_file, Path(place)), name=place, prefix=f"{kind}={name}: ")
-    else:
-        module = _imported(functools.partial(importlib.import_module, place), name=place, prefix=f"{kind}={name}: ")
+    module = _module(place, prefix=f"{kind}={name}: ")
     if not hasattr(module, attribute):
-        names = [key for key, value in vars(module).items() if isinstance(value, type) and not key.startswith("_")]
-        raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, names)}")
+        raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, _own_classes(module))}")
     return getattr(module, attribute)
+
+
+def _module(place: str, *, prefix: str) -> types.ModuleType:
+    if not place.endswith(".py"):
+        module = _imported(functools.partial(importlib.import_module, place), name=place, prefix=prefix)
+    elif Path(place).is_file():
+        module = _imported(functools.partial(_import_file, Path(place)), name=place, prefix=prefix)
+    else:
+        raise UserError(f"{prefix}there is no file {place}")
+    return cast("types.ModuleType", module)
+
+
+def _own_classes(module: types.ModuleType) -> list[str]:
+    """Return the names of the public classes that a module, or a module below it, defines."""
+    home = f"{module.__name__}."
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    return [key for key, value in classes.items() if f"{value.__module__}.".startswith(home) and key[0] != "_"]
 
 
 def _imported(load: Callable[[], Any], *, name: str, prefix: str) -> Any:
     """Import somebody else's code; whatever it raises becomes one sentence with file, line and error."""
     try:
         return load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise UserError(f"{prefix}no module {error.name!r} can be imported from here") from error
         raise UserError(prefix + _import_failure(name, error)) from error
@@ -146,13 +161,14 @@ def _import_file(path: Path) -> types.ModuleType:
     return module
 
 
-def _import_failure(name: str, error: Exception) -> str:
+def _import_failure(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == Path(name)]
+    own = [frame for frame in frames if Path(frame.filename).resolve() == Path(name).resolve()]
     frame = (own or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}: {type(error).__name__}: {error}"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{frame.filename}, line {frame.lineno}: {what}"
 
 
 def _check_settings(plugin: type, spec: PluginSpec, kind: str) -> dict[str, Any]:

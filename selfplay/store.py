@@ -205,16 +205,24 @@ class RunWriter:
 
 def _claim(folder: Path) -> bool:
     """Take a folder for a new run; return whether it had to be made."""
+    others: list[str] = []
     taken = RunExistsError(f"folder {folder} already holds a run; choose another name, or remove it")
     if os.path.lexists(folder / MANIFEST):
         raise taken
     try:
         is_new = not folder.is_dir()
         folder.mkdir(parents=True, exist_ok=True)
+        others = [entry.name for entry in folder.iterdir() if entry.name != CONVERSATIONS]
+        if others:
+            raise FileExistsError
         # Making a folder is atomic: of two runs that start at once under one name, one is told.
         (folder / CONVERSATIONS).mkdir()
     except FileExistsError as error:
-        raise (taken if folder.is_dir() else UserError(f"cannot write to folder {folder}: it is a file")) from error
+        if not folder.is_dir():
+            raise UserError(f"cannot write to folder {folder}: it is a file") from error
+        if others:
+            raise UserError(f"folder {folder} holds other files, {others[0]} among them; choose a new one") from error
+        raise taken from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write to folder {folder}: {_reason(error)}") from error
     return is_new

@@ -52,17 +52,32 @@ def read_source(name: str, text: str) -> Source:
 
 
 def value_of_word(key: str, text: str) -> Any:
-    """Return what the text after `key=` says: a YAML list or mapping in brackets, else a scalar."""
+    """Return what the text after `key=` says: a YAML list or mapping in brackets, else a scalar.
+
+    Text may begin with a bracket too: `{topic}`, `{a} and {b}` and `[smiles] Hello` stay as they are.
+    """
     if not text.startswith(("[", "{")):
         return _scalar(text)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         assert root is not None, text
-        return _value_of_node(root, key)
+        return _value_of_node(root, key) if _is_collection(root, text) else text
     except RecursionError as error:
         raise _too_deep(key) from error
     except yaml.YAMLError as error:
+        if {"[": "]", "{": "}"}[text[0]] in text:
+            return text
         raise UserError(f"{key}={text}: not a list or mapping such as [a, b] or {{a: 1}}") from error
+
+
+def _is_collection(root: yaml.Node, text: str) -> bool:
+    """Return whether a word is one list, or one mapping with a value in it, from its first bracket to its last."""
+    if not isinstance(root, yaml.CollectionNode) or not root.flow_style:
+        return False  # `{topic}: a talk` is a mapping without brackets
+    if root.end_mark.index < len(text.rstrip()):
+        return False
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    return not pairs or any(value.start_mark.index < value.end_mark.index for _, value in pairs)
 
 
 def _too_deep(name: str) -> UserError:

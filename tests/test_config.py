@@ -142,9 +142,22 @@ def test_plugin_settings_become_what_the_field_is():
     assert riddle(*words) == expected
 
 
-@pytest.mark.parametrize("word", ["true", "null-ish", "1.50", "#3", "a: b", "'x'", "é"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("true", "null-ish", "1.50", "#3", "a: b", "'x'", "é", "[smiles] Hello", "[1] #2"),
+        *("{topic}", "{a} and {b}", "{topic}: a talk", "{a} {b: c}", "{topic:.2f}", "{}{}"),
+    ],
+)
 def test_plugin_text_is_taken_as_it_stands(word):
     assert riddle(f"env.word={word}") == Riddle(word=word)
+
+
+def test_a_word_that_begins_with_a_brace_is_text_unless_it_is_a_mapping():
+    words = ["env={x}", "env.a={topic}", "env.briefs.host={nope}", "env.b={}", "env.c={x: 1}", 'env.d={"x":1}']
+    env = resolve(PlaySettings, words).env
+    assert env.name == "{x}"
+    assert env.settings == {"a": "{topic}", "briefs": {"host": "{nope}"}, "b": {}, "c": {"x": 1}, "d": {"x": 1}}
 
 
 @pytest.mark.parametrize("text", ["null", "~", ""])
@@ -247,6 +260,7 @@ def test_every_preset_names_an_env_that_builds(name):
         ("seed=[1", "seed=[1: not a list or mapping such as [a, b] or {a: 1}"),
         ("chat", "'chat' is not a setting: expected key=value, for example conversations=8"),
         ("config=/no/such.yaml", "config=/no/such.yaml: there is no such file"),
+        ("config=/", "config=/: it is a folder"),
         ("preset=caht", "preset=caht: no preset has that name; did you mean chat?"),
     ],
 )
@@ -358,12 +372,24 @@ def test_build_plugin_loads_a_file_by_path(tmp_path):
         ("a = 1\nb = (\n", "line 2: SyntaxError: '(' was never closed"),
         ("a = 1\nb = 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
         ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        ("raise SystemExit\n", "line 1: SystemExit"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_named_with_line_and_error(text, expected, tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(text)
     assert plugin_complaint(f"env={file}:Game") == f"env={file}:Game: {file}, {expected}"
+
+
+def test_a_file_without_the_right_class_is_told_which_classes_it_defines(tmp_path):
+    file, empty = tmp_path / "my_game.py", tmp_path / "empty.py"
+    file.write_text("from selfplay.dialog import Scenario\n\nclass Countdown: pass\n\nclass _Hidden: pass\n")
+    empty.write_text("")
+    assert plugin_complaint(f"env={file}") == f"env={file}: add a class: {file}:Countdown"
+    assert plugin_complaint(f"env={file}:Nope") == f"env={file}:Nope: {file} has no Nope; choose from Countdown"
+    assert plugin_complaint(f"env={empty}") == f"env={empty}: {empty} defines no class"
+    assert plugin_complaint("env=no_game.py") == "env=no_game.py: there is no file no_game.py"
 
 
 def test_build_plugin_refuses_a_class_without_fields():

@@ -255,13 +255,17 @@ class Moody(ChitChat):
 @pytest.mark.parametrize(
     ("breaks", "reason", "error"),
     [
-        ("hears", "env_error", "env_error: env 'chitchat' raised RuntimeError: out of paper"),
+        (
+            "hears",
+            "env_error",
+            "env_error: env 'chitchat': hears raised RuntimeError: out of paper at test_play.py, line",
+        ),
         ("nothing", "env_error", "hears returned NoneType; it must return str"),
         ("next_role", "env_error", "next_role returned 'judge'; roles are host, guest"),
         ("brief", "env_error", "KeyError"),
         ("scenario", "env_error", "ZeroDivisionError"),
         ("outcome", "env_error", "outcome returned NoneType; it must return Outcome"),
-        ("facts", "env_error", "not JSON serializable"),
+        ("facts", "env_error", "outcome returned what cannot be stored as JSON"),
         ("scripted", "player_error", "no idea"),
         ("empty", "empty_reply", "empty_reply: host said nothing"),
     ],

@@ -252,3 +252,61 @@ def test_console_script_and_run_py_are_the_same_program(folder: Path):
     )
     assert len(done.stdout.splitlines()) <= 8
     assert "play" in done.stdout
+
+
+def test_play_whose_reader_leaves_goes_on_and_stores_all(folder: Path):
+    words = [*TINY[:3], "conversations=40", "engine.threads=1", "out=chats"]
+    command = [sys.executable, str(ROOT / "run.py"), "play", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=120) == 0
+    assert len(list(RunReader(folder / "chats").conversations())) == 40
+
+
+def test_play_in_which_nobody_can_speak_says_why_and_exits_with_1(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["play", *TINY, "sampling.max_stream_tokens=20", "out=chats"]) == 1
+    output = " ".join(capsys.readouterr().out.split())
+    assert "3 conversations ended before a word was said: no room was left" in output
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("split=held_out", "split=held_out: the stored conversation's scenario is of split=train"),
+        ("env.personas.host=pirate", "env=chitchat: with these settings its scenario would be another one"),
+    ],
+)
+def test_replay_under_settings_of_another_scenario_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, message: str
+):
+    main(["play", *TINY, "out=runs/first"])
+    assert main(["play", "from=first/0", "turn=1", word]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_folder_with_other_files_is_refused_and_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "notes.txt").write_text("mine")
+    assert main(["play", *TINY, "out=."]) == 2
+    assert "holds other files, notes.txt among them" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_terminated_play_ends_as_interrupted(folder: Path):
+    words = ["model=tiny", "env.max_turns=2", "sampling.max_new_tokens=4", "conversations=100000", "engine.threads=1"]
+    command = [sys.executable, str(ROOT / "run.py"), "play", *words, "engine.concurrency=4", "out=chats"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    lines = folder / "chats/conversations/train-000.jsonl"
+    for _ in range(600):
+        if lines.exists() and lines.stat().st_size > 0:
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 130
+    assert RunReader(folder / "chats").manifest["status"] == "interrupted"
+
+
+def test_dry_run_as_json_is_json(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["play", *TINY, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["env"]["max_turns"] == 3

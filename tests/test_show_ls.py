@@ -11,21 +11,22 @@ from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn
 from selfplay.errors import UserError
 from selfplay.store import RunWriter
 
+ENDED = Outcome(status="terminated", reason="turn_limit")
 HOSTILE = "\x1b[2J\u202e[red]x[/]"
 
 
-def conversation(index, *, text="What about rain?"):
+def conversation(index, *, text="What about rain?", topic="rain", outcome=ENDED):
     said = np.arange(3, dtype=np.int32)
     turn = Turn(role="host", text=text, heard_text="", player="learner@0", stream="host", said=said, finish="length")
     answer = Turn(role="guest", text="Wet.", heard_text=text, player="scripted")
     return Conversation(
         id=f"000000-g00-{index}",
         scenario=Scenario(
-            env="chitchat", seed=40 + index, split="train", roles=("host", "guest"), public={"topic": "rain"}
+            env="chitchat", seed=40 + index, split="train", roles=("host", "guest"), public={"topic": topic}
         ),
         players={"host": PlayerInfo(policy="learner", model="tiny"), "guest": PlayerInfo(policy="scripted")},
         turns=(turn, answer),
-        outcome=Outcome(status="terminated", reason="turn_limit"),
+        outcome=outcome,
     )
 
 
@@ -112,6 +113,8 @@ def test_problems_go_to_stderr_one_line_each(runs, capsys):
         (show, ["old", "7"], "run old has no conversation '7'"),
         (show, ["runs=nowhere"], "there are no runs in nowhere/"),
         (ls, ["odl"], "no run 'odl'; did you mean old"),
+        (ls, ["runs=/nope"], "^runs=/nope: there is no such folder$"),
+        (ls, ["runs=runs/old/run.json"], "^runs=runs/old/run.json: it is a file, not a folder of runs$"),
     ],
 )
 def test_wrong_words_are_refused_with_what_is_right(runs, command, words, message):
@@ -163,6 +166,29 @@ def test_ls_stays_within_the_terminal_and_shows_names_whole(runs, capsys):
     folded = [line.split(" ")[0] for line in lines[2:]]
     assert "".join(folded).startswith(name)
     assert max(len(line) for line in answer(capsys, ls, name).splitlines()) <= 80
+
+
+def test_ls_in_a_narrow_terminal_leaves_out_columns_before_it_cuts_names(runs, monkeypatch, capsys):
+    name = "chitchat-smollm2-135m-20261122-081941"
+    write_run(name, created_at="2026-01-03T10:00:00.000Z")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert [line.split()[0] for line in answer(capsys, ls).splitlines()[2:]] == [name, "new", "old"]
+    lines = answer(capsys, ls, name).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["000000-g00-0", "000000-g00-1"]
+    assert lines[0].split()[:3] == ["id", "turns", "ended"]
+    assert max(len(line) for line in lines) <= 40
+    monkeypatch.setenv("COLUMNS", "8")
+    folded = [line.strip() for line in answer(capsys, ls, name).splitlines()[2:]]
+    assert folded == ["000000-g", "00-0", "000000-g", "00-1"]
+
+
+def test_ls_cuts_long_columns_evenly(runs, capsys):
+    with RunWriter.create("runs/long", {}, "") as writer:
+        outcome = Outcome(status="terminated", reason="rule_violation")
+        writer.append(conversation(0, topic="the weather in the north", outcome=outcome, text="word " * 30))
+    line = answer(capsys, ls, "long").splitlines()[2]
+    assert "the weathe" in line
+    assert len(line) <= 80
 
 
 def test_ls_shows_hostile_text_as_text(tmp_path, monkeypatch, capsys):

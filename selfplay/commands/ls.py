@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from selfplay.commands.terminal import (
     share,
 )
 from selfplay.commands.words import CommandLine
+from selfplay.errors import UserError
 from selfplay.records_json import conversation_from_json, record_counts
-from selfplay.store import RunReader, find_run, list_runs
+from selfplay.store import RUNS, RunReader, find_run, list_runs
 
 SUMMARY = "list runs, or the conversations of one run"
 USAGE = """
@@ -42,7 +43,12 @@ Examples:
 """
 STATUS_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
 NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size"))
-GIVING = frozenset(("run", "env", "model", "about", "first words"))
+GIVING = frozenset(("env", "model", "ended", "about", "first words"))  # they are cut where the terminal is narrow
+LEAST = 10  # so many characters a column of GIVING keeps; where there is no room for that, columns are left out
+GAP = 2  # between two columns
+# What is left out, in this order, before the first column is folded.
+RUN_COLUMNS_LEFT_OUT = ("size", "model", "env", "created UTC", "status", "cut", "turns", "conv.")
+CONVERSATION_COLUMNS_LEFT_OUT = ("cut", "said", "seed", "first words", "turns", "about", "ended")
 WIDE = 100  # a terminal of so many columns shows more of each run
 NUM_FIRST_WORDS = 60  # characters
 
@@ -56,13 +62,17 @@ def run(line: CommandLine) -> int:
 
 
 def _list_runs(runs: Path, *, as_json: bool) -> int:
+    if runs.exists() and not runs.is_dir():
+        raise UserError(f"runs={runs}: it is a file, not a folder of runs")
+    if runs != RUNS and not runs.exists():
+        raise UserError(f"runs={runs}: there is no such folder")
     readers = [RunReader(folder) for folder in list_runs(runs)]
     rows = [_run_row(reader) for reader in readers]
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
         console = open_console()
-        console.print(_runs_table(rows, is_wide=console.width >= WIDE))
+        console.print(_runs_table(rows, width=console.width))
     else:
         open_console().print(Text(f"no runs in {one_line(str(runs))}/ yet; selfplay play writes one"))
     for reader in readers:
@@ -76,25 +86,26 @@ def _run_row(reader: RunReader) -> dict[str, Any]:
     return {"name": reader.name, "path": str(reader.folder), **known, **counts, "bytes": _size(reader.folder)}
 
 
-def _runs_table(rows: Sequence[Mapping[str, Any]], *, is_wide: bool) -> Table:
-    table = _table(
-        "run", "created UTC", "status", "conv.", "turns", "cut", *(("size", "env", "model") if is_wide else ())
-    )
-    for row in rows:
-        status = _word(row["status"])
-        table.add_row(
-            # A name is needed whole, so it folds where others are cut.
-            Text(one_line(row["name"]), overflow="fold"),
-            Text(_word(row["created_at"])[5:16].replace("T", " "), style="dim"),
-            Text(status, style=STATUS_STYLES.get(status, "")),
-            *_numbers(row["conversations"], row["turns"], share(row["cut_turns"], row["turns"])),
-            *(
-                [Text(_bytes_words(row["bytes"])), _cut(_word(row["env"])), _cut(_word(row["model"]))]
-                if is_wide
-                else []
-            ),
-        )
-    return table
+def _runs_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
+    cells = [_run_cells(row) for row in rows]
+    if width < WIDE:
+        cells = [{name: cell for name, cell in row.items() if name not in ("size", "env", "model")} for row in cells]
+    return _table(cells, width=width, left_out=RUN_COLUMNS_LEFT_OUT)
+
+
+def _run_cells(row: Mapping[str, Any]) -> dict[str, Text]:
+    status = _word(row["status"])
+    return {
+        "run": Text(one_line(row["name"])),
+        "created UTC": Text(_word(row["created_at"])[5:16].replace("T", " "), style="dim"),
+        "status": Text(status, style=STATUS_STYLES.get(status, "")),
+        "conv.": Text(str(row["conversations"])),
+        "turns": Text(str(row["turns"])),
+        "cut": Text(share(row["cut_turns"], row["turns"])),
+        "size": Text(_bytes_words(row["bytes"])),
+        "env": _cut(_word(row["env"])),
+        "model": _cut(_word(row["model"])),
+    }
 
 
 def _list_conversations(folder: Path, *, as_json: bool) -> int:
@@ -102,9 +113,12 @@ def _list_conversations(folder: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps([_conversation_row(record) for record in reader.records()], indent=2))
     else:
-        table = _conversations_table(reader.records())
         console = open_console()
-        console.print(table if table.row_count else Text(f"run {one_line(reader.name)} holds no conversations yet"))
+        rows = [_conversation_cells(record) for record in reader.records()]
+        if rows:
+            console.print(_table(rows, width=console.width, left_out=CONVERSATION_COLUMNS_LEFT_OUT))
+        else:
+            console.print(Text(f"run {one_line(reader.name)} holds no conversations yet"))
     report_problems(reader)
     return 0
 
@@ -126,25 +140,38 @@ def _conversation_row(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _conversations_table(records: Iterable[Mapping[str, Any]]) -> Table:
-    table = _table("id", "seed", "turns", "said", "cut", "ended", "about", "first words")
-    for record in records:
-        row, outcome = _conversation_row(record), conversation_from_json(record).outcome
-        table.add_row(
-            Text(one_line(row["id"])),
-            *_numbers(row["seed"], row["turns"], row["tokens"], share(row["cut_turns"], row["turns"])),
-            Text(outcome_words(outcome, is_by_shown=False), style=outcome_style(outcome)),
-            _cut(_topic(row["public"])),
-            _cut(first_words(row["first_words"], length=NUM_FIRST_WORDS)),
-        )
-    return table
+def _conversation_cells(record: Mapping[str, Any]) -> dict[str, Text]:
+    row, outcome = _conversation_row(record), conversation_from_json(record).outcome
+    ended = _cut(outcome_words(outcome, is_by_shown=False))
+    ended.stylize(outcome_style(outcome))
+    return {
+        "id": Text(one_line(row["id"])),
+        "seed": Text(str(row["seed"])),
+        "turns": Text(str(row["turns"])),
+        "said": Text(str(row["tokens"])),
+        "cut": Text(share(row["cut_turns"], row["turns"])),
+        "ended": ended,
+        "about": _cut(_topic(row["public"])),
+        "first words": _cut(first_words(row["first_words"], length=NUM_FIRST_WORDS)),
+    }
 
 
-def _table(*names: str) -> Table:
-    """Return an empty table; where the terminal is narrow, only the columns of GIVING give way."""
+def _table(rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequence[str]) -> Table:
+    """Return the rows as a table; its first column says what to type next, so it is the last to give way."""
+    widths = {name: max(len(name), *(row[name].cell_len for row in rows)) for name in rows[0]}
+    first = next(iter(widths))
+    for name in left_out:
+        least = [min(most, LEAST) if name in GIVING else most for name, most in widths.items()]
+        if sum(least) + GAP * (len(least) - 1) <= width:
+            break
+        widths.pop(name, None)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(_cut(name), no_wrap=name not in GIVING, justify="right" if name in NUMBERS else "left")
+    for name in widths:
+        is_whole = name not in GIVING and name != first
+        table.add_column(_cut(name), no_wrap=is_whole, justify="right" if name in NUMBERS else "left")
+    table.columns[0].width, table.columns[0].overflow = min(widths[first], width), "fold"
+    for row in rows:
+        table.add_row(*(row[name] for name in widths))
     return table
 
 
@@ -154,10 +181,6 @@ def _cut(text: str) -> Text:
 
 def _topic(public: Mapping[str, Any]) -> str:
     return one_line(str(public["topic"])) if "topic" in public else facts_line(public)
-
-
-def _numbers(*values: object) -> list[Text]:
-    return [Text(str(value)) for value in values]
 
 
 def _word(value: object) -> str:

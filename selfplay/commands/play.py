@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -76,7 +78,8 @@ def run(line: CommandLine) -> int:
     if stored is not None:
         check_same(stored, settings, env)
     if line.dry_run:
-        print(to_yaml(settings), end="")
+        tree = settings.model_dump(mode="json", by_alias=True)
+        print(json.dumps(tree, indent=2) if line.as_json else to_yaml(settings).rstrip())
         return 0
     if line.as_json and HUMAN in assigned.values():
         raise UserError("--json shows no turns, so no person can play; leave it out, or give the role to a model")
@@ -119,10 +122,11 @@ def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
         close = difflib.get_close_matches(name, (POLICY, SCRIPTED, HUMAN), n=1)
         if close and name not in close and name not in models.MODELS:
             raise UserError(f"players.{role}={name}: there is no such player; did you mean {close[0]}?")
-    assigned = {role: settings.model if name == POLICY else name for role, name in assigned.items()}
-    for name in set(assigned.values()) - {SCRIPTED, HUMAN}:
-        models.check_name(name)
-    return assigned
+    for role, name in assigned.items():
+        if name not in (POLICY, SCRIPTED, HUMAN):
+            models.check_name(name, key=f"players.{role}")
+    models.check_name(settings.model)
+    return {role: settings.model if name == POLICY else name for role, name in assigned.items()}
 
 
 def _default_folder(settings: PlaySettings, env: Env) -> Path:
@@ -154,6 +158,7 @@ class _Session:
         console = open_console(is_stderr=self.line.as_json)
         writer = self._create_writer(manifest)
         folder, tally = writer.folder, _Tally()
+        _interrupt_when_terminated()
         try:
             with writer:
                 source = source_file(settings.env)
@@ -175,7 +180,7 @@ class _Session:
             writer.discard()
             raise
         self._report(tally, folder, console)
-        return ALL_FAILED if tally.failed == tally.conversations else 0
+        return ALL_FAILED if tally.failed + tally.silent == tally.conversations else 0
 
     def _create_writer(self, manifest: Mapping[str, object]) -> RunWriter:
         """Make the run folder; where nobody chose its name, a taken one gets a number."""
@@ -242,11 +247,28 @@ class _Session:
         console.print(Text(tally.line()))
         if tally.failed:
             console.print(Text(f"{tally.failed} failed; the first: {one_line(tally.first_error)}", style="red"))
+        if tally.silent:
+            why = "no room was left for a first word: the brief, or the past, fills the stream's limit or the context"
+            console.print(
+                Text(f"{plural(tally.silent, 'conversation')} ended before a word was said: {why}", style="red")
+            )
+        if tally.over:
+            console.print(_dim("the stored conversation was over already; turn=K goes on before its turn K"))
         console.print(_dim(f"stored in {folder}"))
         run = folder.name if folder.parent == self.settings.runs else str(folder)
         console.print(_dim(f"all of them:    {program_name()} ls {run}"))
         if tally.conversations > 1:
             console.print(_dim(f"another one:    {program_name()} show {run} 1"))
+
+
+def _interrupt_when_terminated() -> None:
+    """Let SIGTERM, which a cluster sends before it kills, end a run as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 @dataclass(slots=True)
@@ -259,6 +281,8 @@ class _Tally:
     said: int = 0
     failed: int = 0
     first_error: str = ""
+    silent: int = 0  # cut by a limit before a word was said
+    over: int = 0  # replays of conversations that had ended already
     seconds: float = 0.0
 
     def add(self, conversation: Conversation, *, num_past: int, seconds: float) -> None:
@@ -269,6 +293,9 @@ class _Tally:
         self.turns += len(new)
         self.cut += sum(turn.is_cut for turn in new)
         self.said += sum(len(turn.said) for turn in new)
+        if not new and conversation.outcome is not None:
+            self.silent += conversation.outcome.status == "truncated"
+            self.over += conversation.outcome.status == "terminated"
         if conversation.error is not None:
             self.failed += 1
             self.first_error = self.first_error or conversation.error
@@ -286,7 +313,7 @@ class _Tally:
     def line(self) -> str:
         rate = f" ({self.said / self.seconds:.0f} tokens/s)" if self.said and self.seconds else ""
         counted = f"{plural(self.conversations, 'conversation')}, {plural(self.turns, 'turn')}, {self.said} tokens said"
-        cut = f"{per_cent(self.cut, self.turns)} of the turns were cut by a limit"
+        cut = f"{per_cent(self.cut, self.turns)} of the turns were cut by a limit" if self.turns else "nobody spoke"
         return f"{counted} in {self.seconds:.1f} s{rate}; {cut}"
 
 

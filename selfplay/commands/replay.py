@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from selfplay.config import PlaySettings, read_config, resolve
+from selfplay.config import PlaySettings, PluginSpec, read_config, resolve
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError
 from selfplay.players import HUMAN, SCRIPTED
+from selfplay.records_json import plain_json
 from selfplay.store import CONFIG, RunReader, find_run
 from selfplay.written import Source
 
@@ -27,6 +28,7 @@ class Stored:
     conversation: Conversation
     settings: Source  # without NOT_INHERITED
     seed: int  # of its run
+    env: PluginSpec  # of its run
 
     def seed_of(self, settings: PlaySettings) -> int | None:
         """Return the seed of a continuation; None: the stored one, for the seed is that of the stored run."""
@@ -40,7 +42,13 @@ class Stored:
         """Return what a person should know before it goes on; empty: nothing."""
         kept = self.conversation.turns[: self.num_kept(settings)]
         is_lost = any(turn.stream and not turn.heard.size and not turn.said.size for turn in kept)
-        return LOST_TOKENS if is_lost and set(assigned.values()) - {HUMAN, SCRIPTED} else ""
+        if is_lost and set(assigned.values()) - {HUMAN, SCRIPTED}:
+            return LOST_TOKENS
+        before = {turn.role: self.conversation.players[turn.role] for turn in kept}
+        others = [role for role, player in before.items() if player.model and player.model != assigned[role]]
+        if others:
+            return f"{assigned[others[0]]} goes on as {others[0]}; what {before[others[0]].label} said is quoted to it"
+        return ""
 
 
 def find_stored(settings: PlaySettings, *, given: Collection[str]) -> Stored | None:
@@ -65,7 +73,8 @@ def find_stored(settings: PlaySettings, *, given: Collection[str]) -> Stored | N
     conversation = reader.conversation(reference)
     source = read_config(str(reader.folder / CONFIG))
     inherited = replace(source, tree={key: value for key, value in source.tree.items() if key not in NOT_INHERITED})
-    return Stored(conversation=conversation, settings=inherited, seed=resolve(PlaySettings, [], under=inherited).seed)
+    was = resolve(PlaySettings, [], under=inherited)
+    return Stored(conversation=conversation, settings=inherited, seed=was.seed, env=was.env)
 
 
 def check_same(stored: Stored, settings: PlaySettings, env: Env) -> None:
@@ -81,12 +90,29 @@ def check_same(stored: Stored, settings: PlaySettings, env: Env) -> None:
             f"env={settings.env.name}: the stored conversation was played with env {conversation.scenario.env}, "
             "and goes on with nothing else"
         )
+    scenario = conversation.scenario
+    if settings.split != scenario.split:
+        raise UserError(f"split={settings.split}: the stored conversation's scenario is of split={scenario.split}")
+    if settings.env != stored.env and _draws_another(env, conversation):
+        raise UserError(
+            f"env={settings.env.name}: with these settings its scenario would be another one, and it keeps the stored "
+            "one; leave out what changes the scenario"
+        )
     for role in dict.fromkeys(turn.role for turn in conversation.turns[: stored.num_kept(settings)]):
         if role in conversation.players and _brief(env, conversation, role) != conversation.players[role].brief:
             raise UserError(
                 f"env={settings.env.name}: with these settings {role}'s brief is not the one under which it spoke; "
                 "leave the briefs as they were stored, or go on with turn=0"
             )
+
+
+def _draws_another(env: Env, conversation: Conversation) -> bool:
+    stored = conversation.scenario
+    try:
+        drawn = env.scenario(stored.seed, stored.split)
+    except Exception as error:
+        raise PluginError(f"env {env.name!r} raised {type(error).__name__}: {error} (seed {stored.seed})") from error
+    return bool(plain_json([drawn.public, drawn.private]) != plain_json([stored.public, stored.private]))
 
 
 def _brief(env: Env, conversation: Conversation, role: str) -> str:

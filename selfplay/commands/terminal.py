@@ -49,12 +49,20 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\u2424").replace("\t", "\u2409")
 
 
+class _PatientConsole(Console):
+    """A console whose reader may leave, as `head` does: what runs goes on, and is still stored."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
 def open_console(*, is_stderr: bool = False) -> Console:
     """Return a console that interprets nothing; characters that its encoding lacks appear as escapes."""
     stream = sys.stderr if is_stderr else sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
+    return _PatientConsole(file=stream, markup=False, emoji=False, highlight=False)
 
 
 def print_conversation(

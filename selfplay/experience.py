@@ -62,6 +62,7 @@ class Batch:
     version: torch.Tensor  # [B] int64
     group: torch.Tensor  # [B] int64 labels: rows of one label share their scenario
     num_acted: int  # acted tokens of the whole batch this is a part of: what losses are divided by
+    num_conversations: int  # of the whole batch; one conversation may give a trajectory for each role
     # Filled in by the learner and by `Algorithm.prepare`; None until then.
     reference: torch.Tensor | None = None  # [B, T] float32 nats, under the frozen reference
     values: torch.Tensor | None = None  # [B, T] float32, in reward units
@@ -145,11 +146,12 @@ def pad(trajectories: Sequence[Trajectory], *, to_multiple: int = 1) -> Batch:
         version=torch.tensor([trajectory.version for trajectory in trajectories]),
         group=torch.tensor(_labels([trajectory.group for trajectory in trajectories])),
         num_acted=int(sum(trajectory.acted.sum() for trajectory in trajectories)),
+        num_conversations=len({trajectory.conversation for trajectory in trajectories}),
     )
 
 
 def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
-    """Return some rows of a batch as a micro-batch of it: `num_acted` stays that of the whole."""
+    """Return some rows of a batch as a micro-batch of it: its counts stay those of the whole."""
     import torch
 
     chosen = torch.tensor(list(rows), dtype=torch.int64)

@@ -91,6 +91,8 @@ def test_pad_fills_on_the_right_and_marks_what_exists():
     assert batch.turn[1].tolist() == [1, 1, 1, 1, NO_TURN, NO_TURN, NO_TURN, NO_TURN]
     assert not batch.acted[~batch.exists].any()
     assert batch.tokens.dtype == torch.int64
+    # Two roles of one conversation are two rows of it.
+    assert (batch.num_acted, batch.num_conversations) == (5, 1)
 
 
 def test_pad_of_nothing_is_refused():

@@ -47,13 +47,13 @@ def sample_batch() -> Batch:
 
     from selfplay.experience import Trajectory, pad
 
-    def trajectory(group: str, runs: list[tuple[int, int]], rewards: list[float]) -> Trajectory:
+    def trajectory(group: str, index: int, runs: list[tuple[int, int]], rewards: list[float]) -> Trajectory:
         sizes = [size for run in runs for size in run]
         acted = np.repeat([False, True] * len(runs), sizes)
         values = np.zeros(sum(sizes), dtype=np.float32)
         values[np.cumsum(sizes)[1::2] - 1] = rewards
         return Trajectory(
-            conversation=f"{group}-0",
+            conversation=f"{group}-{index}",
             group=group,
             version=0,
             truncated=False,
@@ -68,10 +68,10 @@ def sample_batch() -> Batch:
 
     batch = pad(
         [
-            trajectory("000000-g00", [(2, 3), (1, 2)], [1.0, 0.5]),
-            trajectory("000000-g00", [(2, 2)], [0.0]),
-            trajectory("000000-g01", [(1, 1), (2, 1)], [0.3, 0.3]),
-            trajectory("000000-g01", [(1, 1), (2, 1)], [0.3, 0.3]),
+            trajectory("000000-g00", 0, [(2, 3), (1, 2)], [1.0, 0.5]),
+            trajectory("000000-g00", 1, [(2, 2)], [0.0]),
+            trajectory("000000-g01", 0, [(1, 1), (2, 1)], [0.3, 0.3]),
+            trajectory("000000-g01", 1, [(1, 1), (2, 1)], [0.3, 0.3]),
         ]
     )
     return replace(batch, reference=batch.logprobs - 0.1 * batch.acted)

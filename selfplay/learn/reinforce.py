@@ -85,7 +85,7 @@ class Reinforce:
             advantages = scale_by_group_deviation(advantages, table.exists, table.group)
         in_loss = coefficient if self.kl_place == "loss" else 0.0
         measured = float(masked_mean(divergence, batch.acted))
-        moved = replace(self.kl, coefficient=coefficient).update(measured, num_conversations=len(batch.tokens))
+        moved = replace(self.kl, coefficient=coefficient).update(measured, num_conversations=batch.num_conversations)
         prepared = replace(batch, advantages=table.spread(advantages * table.exists), kl_coefficient=in_loss)
         return prepared, {"kl_coefficient": moved.coefficient, "role_averages": averages}
 

@@ -198,9 +198,10 @@ def _put(settings_class: type[Settings], tree: dict[str, Any], key: str, text: s
             place[parent] = {}
         place = place[parent]
     kind = _child_type(kind, last)
-    is_text = (takes_text(kind) and text not in ("null", "~")) or (kind is PluginSpec and not text.startswith("{"))
+    is_plugin = kind is PluginSpec
+    is_text = (takes_text(kind) and text not in ("null", "~")) or (is_plugin and not text.startswith("{"))
     value = text if is_text else value_of_word(key, text)
-    if kind is PluginSpec and isinstance(value, str):
+    if is_plugin and isinstance(value, str):
         # `env=NAME` is short for `env.name=NAME`, so that it goes with `env.max_turns=6` in either order.
         value = {**(place.get(last) or {}), "name": value}
     place[last] = value
@@ -235,8 +236,8 @@ def _child_type(kind: Any, key: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Settings):
         fields = {field.alias or name: field for name, field in kind.model_fields.items()}
         return fields[key].annotation if key in fields else None
-    if kind is PluginSpec:
-        return str if key == "name" else None
+    if isinstance(kind, type) and issubclass(kind, PluginSpec):
+        return kind.model_fields[key].annotation if key in kind.model_fields else None
     return get_args(kind)[1] if get_origin(kind) is dict else None
 
 
@@ -254,7 +255,16 @@ def _merge(settings_class: type[Settings], lower: Mapping[str, Any], upper: Mapp
         elif isinstance(kind, type) and issubclass(kind, Settings):
             merged[key] = _merge(kind, merged[key], value)
         else:
-            merged[key] = {**merged[key], **value}
+            merged[key] = _merge_entries(merged[key], value)
+    return merged
+
+
+def _merge_entries(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return free keys merged; where both hold keys of their own, those are merged too."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
     return merged
 
 
@@ -282,6 +292,9 @@ def _validate(settings_class: type[SettingsT], tree: Mapping[str, Any], *, sourc
 
 def _sentence(settings_class: type[Settings], problem: ErrorDetails) -> str:
     keys = [str(key) for key in problem["loc"]]
+    whole = problem.get("ctx", {}).get("error")
+    if isinstance(whole, UserError):  # a rule that several settings must keep together: it names them itself
+        return str(whole)
     if problem["type"] == "extra_forbidden":
         return _unknown_key(settings_class, keys)
     return wrong_value(".".join(keys), problem)

@@ -6,7 +6,7 @@ Each protocol has a proof in `selfplay.contracts`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from selfplay.dialog import (
     Floats,
     Outcome,
     Scenario,
+    ScoredConversation,
     Scores,
     Split,
     Tokens,
@@ -26,9 +27,12 @@ from selfplay.dialog import (
 from selfplay.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from selfplay.experience import Batch
+    from selfplay.play import Match
 
 View = Literal["perspective", "shared"]
 
@@ -169,13 +173,37 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """One version of a policy's parameters."""
+    """One version of a policy's parameters: all of them, or what adapters add to the ones it started from.
+
+    An adapter's state holds ``NAME.lora_A`` [r, in] and ``NAME.lora_B`` [out, r] for each layer NAME it changes: the
+    layer's weight [out, in] is then the one it started from plus ``adapter_scale`` times B A.
+    """
 
     version: int
-    state: Mapping[str, torch.Tensor]  # name -> parameter, as in the model's state_dict
+    state: Mapping[str, torch.Tensor]  # name -> parameter, as in the model's state_dict, or the adapters' matrices
+    adapter_scale: float | None = None  # None: `state` is the whole model
 
 
-Need = Literal["reference", "value"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one update did."""
+
+    version: int  # the version it made
+    metrics: Mapping[str, float]  # by path; means over acted tokens unless the name says otherwise
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # conversation id -> what the learner found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """How likely the frozen reference finds what the trained roles said in one conversation."""
+
+    conversation: str  # id
+    num_tokens: int  # acted
+    nll: float  # nats, minus the reference's log-probabilities, summed over those tokens
+    kl: float  # nats, the sampler's log-probabilities minus the reference's, summed
+
+
+Need = Literal["reference", "value", "divergence", "parts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,4 +264,54 @@ class Generator(Protocol):
 
     def load(self, policy: str, weights: Weights) -> None:
         """Make a new version of a policy answer the streams that open from now on."""
+        ...
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """Somewhere that metrics go."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take one step's metrics, by path; a logger that fails raises, and training goes on without it."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """Where the work is done: in this process, or by actors.  Every implementation gives the same results."""
+
+    def play(self, matches: Sequence[Match]) -> Iterator[Conversation]:
+        """Start to play matches, and return their conversations as they finish; a lost block is played again."""
+        ...
+
+    def score(self, conversations: Sequence[Conversation]) -> list[ScoredConversation]:
+        """Return the conversations with their rewards, in order."""
+        ...
+
+    def learn(self, scored: Sequence[ScoredConversation]) -> Update:
+        """Make one update from conversations in (step, group, index) order."""
+        ...
+
+    def publish(self, update: Update) -> None:
+        """Make the version of an update answer in all conversations that begin from now on."""
+        ...
+
+    def measure(self, conversations: Sequence[Conversation]) -> list[Likelihood]:
+        """Return what the frozen reference says of what trained roles said; learns nothing."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the policy, the tokenizer and the learner's state into an existing folder."""
+        ...
+
+    def restore(self, folder: Path) -> int:
+        """Go on from what `save` wrote: the policy of that version plays and learns; return the version."""
+        ...
+
+    def close(self) -> None:
+        """Give back everything; calling it again does nothing."""
         ...

@@ -14,7 +14,6 @@ the tests compare each with the exact one.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,30 +21,21 @@ import torch
 from torch import Tensor
 
 from selfplay.errors import UserError
+from selfplay.learn.placement import WHY_NOT, Estimator, Place, check_placement
 
-logger = logging.getLogger(__name__)
-
-Estimator = Literal["k1", "k2", "k3", "full"]
-Place = Literal["reward", "loss"]
+__all__ = [
+    "WHY_NOT",
+    "AdaptiveKL",
+    "Estimator",
+    "FixedKL",
+    "Place",
+    "check_placement",
+    "estimate",
+    "full_divergence",
+]
 
 # A controller's step is bounded: an error beyond this share of the target counts as this.
 LARGEST_ERROR = 0.2
-WHY_NOT: dict[tuple[Place, Estimator], str] = {
-    ("loss", "k1"): "its gradient as a loss is zero on average, so nothing would be controlled",
-    ("reward", "k2"): "its policy gradient in the reward is not that of a divergence",
-    ("reward", "k3"): "its policy gradient in the reward is not that of a divergence",
-    ("reward", "full"): "in the reward k1 has the same gradient on average and needs no sum over the vocabulary",
-}
-
-
-def check_placement(place: Place, estimator: Estimator) -> None:
-    """Raise UserError, with the reason, for an estimator that does not do its work at that place."""
-    reason = WHY_NOT.get((place, estimator))
-    if reason is not None:
-        right = "k1" if place == "reward" else "k2, k3 or full"
-        raise UserError(f"kl.estimator={estimator} with kl.place={place}: {reason}; use {right}")
-    if estimator == "k3":
-        logger.info("kl.estimator=k3 as a loss follows the gradient of the forward divergence KL(reference || policy)")
 
 
 def estimate(logprobs: Tensor, reference: Tensor, *, estimator: Literal["k1", "k2", "k3"]) -> Tensor:

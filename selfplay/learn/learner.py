@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from selfplay.errors import UserError
 from selfplay.experience import Batch, Trajectory, by_length, pad, rows_of
-from selfplay.interfaces import Algorithm, Outputs, Weights
+from selfplay.interfaces import Algorithm, Outputs, Update, Weights
 from selfplay.learn.advantages import masked_mean
 from selfplay.learn.kl import estimate
 from selfplay.learn.model import TokenScores, hidden_states, score_tokens
@@ -42,14 +42,6 @@ class LearnerSettings:
     minibatches: int = 1  # optimizer steps a pass
     tokens_per_microbatch: int = 2048  # padded tokens whose activations exist at once
     scores_divergence: bool = False  # whether the loss wants the exact divergence over the vocabulary
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """What one update did."""
-
-    version: int
-    metrics: Mapping[str, float]  # by path; means over acted tokens unless the name says otherwise
 
 
 class Learner:

@@ -1,0 +1,184 @@
+"""What `train` accepts: every knob of self-play, scoring, learning and recording, as one frozen record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from selfplay.config import (
+    WRITTEN_PATH,
+    EngineSettings,
+    PluginSpec,
+    SamplingSettings,
+    Settings,
+    TranscriptSettings,
+)
+from selfplay.errors import UserError
+from selfplay.interfaces import View
+from selfplay.learn.placement import Controller, Estimator, Place, check_placement
+from selfplay.written import as_written
+
+Method = Literal["full", "lora"]
+Partner = Literal["mirror", "frozen"]
+
+
+class RewardSpec(PluginSpec):
+    """A reward, its weight and its own settings: `rewards.question=0.5`, or with settings as a mapping.
+
+    The key in `rewards` is the reward's name, unless `name` gives another plug-in's.
+    """
+
+    name: str = ""  # the plug-in; "": the key it stands under
+    weight: float = Field(default=1.0, allow_inf_nan=False)  # 0: measured only
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_weight(cls, value: object) -> object:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return {"weight": value}
+        if isinstance(value, Mapping):
+            return {str(key): as_written(item) for key, item in value.items()}
+        return value
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters, with `learner.method=lora`."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)  # the adapter's product is scaled by alpha / rank
+    targets: str = "all-linear"  # peft's target_modules: all-linear, or names separated by commas
+
+
+class LearnerGroup(Settings):
+    """How the policy is updated."""
+
+    algorithm: str = "rloo"  # reinforce, rloo, grpo, dr_grpo, reinforce++, ppo
+    method: Method = "lora"  # lora: train adapters; full: train every parameter
+    learning_rate: float = Field(default=1e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # linear and cosine fall to 0 at the last step
+    warmup_steps: int = Field(default=0, ge=0)  # updates over which the rate rises from 0
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)  # of all parameters together
+    epochs: int = Field(default=1, ge=1)  # passes over a batch
+    minibatches: int = Field(default=1, ge=1)  # optimizer steps a pass
+    tokens_per_microbatch: int = Field(default=2048, ge=1)  # padded tokens whose activations exist at once
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    baseline: Literal["algorithm", "none", "batch", "group_mean", "leave_one_out", "role_average"] = "algorithm"
+    scale: Literal["algorithm", "none", "batch", "group"] = "algorithm"  # what advantages are divided by
+    clip: float | None = Field(default=None, ge=0)  # PPO's range of the ratio; 0: no ratio; None: the algorithm's
+    gamma: float = Field(default=1.0, ge=0, le=1)  # discount per own turn
+    returns: Literal["sum", "normalised_parts"] = "sum"  # normalised_parts: VHRL's, each part standardised
+    entropy_bonus: float = Field(default=0.0, ge=0)
+    importance_cap: float = Field(default=2.0, ge=1)  # of the weights that correct conversations of older versions
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)  # ppo
+    gae_over: Literal["turns", "tokens"] = "turns"  # ppo: what a step of the estimate is
+    value_model: Literal["shared", "separate"] = "shared"  # ppo: a head on the policy, or a model of its own
+    value_coefficient: float = Field(default=0.5, ge=0)  # ppo: weight of the value loss
+    value_clip: float = Field(default=0.2, gt=0)  # ppo
+
+
+class KLGroup(Settings):
+    """How the policy is kept near its reference, the policy at the start of training."""
+
+    place: Place = "loss"  # reward: takes k1 only; loss: takes k2, k3 or full
+    estimator: Estimator = "k2"  # k2 and full follow the reverse divergence, k3 the forward one
+    controller: Controller = "fixed"  # off: measured only; adaptive: steers to the target
+    coefficient: float = Field(default=0.1, ge=0)  # with adaptive: what it starts from
+    target: float = Field(default=0.05, gt=0)  # nats a token of the trained roles
+    horizon: float = Field(default=48.0, gt=0)  # conversations: how many it takes to answer an error
+
+    @model_validator(mode="after")
+    def _check(self) -> KLGroup:
+        check_placement(self.place, self.estimator)
+        return self
+
+
+class EvaluationGroup(Settings):
+    """Held-out conversations before and after training."""
+
+    conversations: int = Field(default=32, ge=0)  # each on its own scenario, at the start and at the end; 0: none
+
+
+class CheckpointGroup(Settings):
+    """What is kept for going on and for using the policy."""
+
+    save_every: int = Field(default=10, ge=1)  # updates
+    keep: int = Field(default=2, ge=1)  # newest checkpoints
+
+
+class LogGroup(Settings):
+    """Where metrics go besides metrics.jsonl."""
+
+    tensorboard: bool = False  # event files under RUN/tensorboard
+    wandb: str = ""  # a Weights & Biases project; "": not used
+
+
+class RayGroup(Settings):
+    """How work is spread with `cluster=ray`."""
+
+    address: str = ""  # "": start Ray here; auto or HOST:PORT: join a running cluster
+    play_workers: int = Field(default=0, ge=0)  # 0: one under 8 cores, then one for every 4
+    reward_workers: int = Field(default=0, ge=0)  # 0: one if a reward is slow, else none
+    play_cpus: float = Field(default=0.0, ge=0)  # reserved by each play worker; 0: a fair part of this machine
+    play_gpus: float = Field(default=0.0, ge=0)
+    learner_cpus: float = Field(default=0.0, ge=0)  # 0: a fair part of this machine
+    learner_gpus: float = Field(default=0.0, ge=0)
+    start_timeout_seconds: float = Field(default=180.0, gt=0)  # how long actors may take to be placed
+
+
+class TrainSettings(Settings):
+    """What `train` accepts."""
+
+    seed: int = Field(default=0, ge=0)  # every draw derives from it
+    steps: int = Field(default=30, ge=1)  # updates
+    out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<mmdd-HHMMSS>
+    runs: Annotated[Path, WRITTEN_PATH] = Path("runs")  # where run folders are looked up
+    model: str = Field(default="smollm2-135m", min_length=1)  # a named model, a folder, a hub id, or RUN[@STEP]
+    env: PluginSpec = PluginSpec(name="chitchat")
+    players: dict[str, str] = Field(
+        default={}
+    )  # role -> a fixed player instead of the policy: scripted, or another model
+    partner: Partner = "mirror"  # mirror: the policy on both sides, both trained; frozen: the policy before training
+    view: View = "perspective"
+    conversations: int = Field(default=16, ge=1)  # a step; a multiple of group_size
+    group_size: int = Field(default=4, ge=1)  # conversations that share a scenario
+    block_size: int = Field(default=0, ge=0)  # conversations played together; 0: a step's, shared by the play workers
+    max_staleness: int = Field(default=0, ge=0)  # updates a conversation may lag behind; 0: strictly on-policy
+    rewards: dict[str, RewardSpec] = Field(default={"question": RewardSpec()}, min_length=1)
+    reward_timeout_seconds: float = Field(default=30.0, gt=0)  # of one call
+    max_failed_share: float = Field(default=0.05, ge=0, le=1)  # of a step's conversations; more stop the run
+    sampling: SamplingSettings = SamplingSettings(temperature=1.0, max_new_tokens=32)
+    engine: EngineSettings = EngineSettings()
+    learner: LearnerGroup = LearnerGroup()
+    lora: LoraSettings = LoraSettings()
+    kl: KLGroup = KLGroup()
+    evaluation: EvaluationGroup = EvaluationGroup()
+    checkpoints: CheckpointGroup = CheckpointGroup()
+    transcripts: TranscriptSettings = TranscriptSettings()
+    log: LogGroup = LogGroup()
+    cluster: Literal["ray", "local"] = "ray"  # local: everything in this process
+    ray: RayGroup = RayGroup()
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSettings:
+        if self.conversations % self.group_size:
+            raise UserError(f"conversations={self.conversations} must be a multiple of group_size={self.group_size}")
+        if self.block_size % self.group_size:
+            raise UserError(f"block_size={self.block_size} must be a multiple of group_size={self.group_size}")
+        for name, off in (("top_k", 0), ("top_p", 1.0), ("min_p", 0.0)):
+            if getattr(self.sampling, name) != off:
+                raise UserError(
+                    f"sampling.{name}={getattr(self.sampling, name)}: training takes the model's whole distribution, "
+                    f"because the learner scores tokens under it; leave {name} at {off}"
+                )
+        if self.sampling.temperature == 0:
+            raise UserError("sampling.temperature=0 always says the same, so nothing could be learned; try 1")
+        return self
+
+
+def reward_words(settings: TrainSettings) -> Mapping[str, Any]:
+    """Return reward name -> weight, for people."""
+    return {name: spec.weight for name, spec in settings.rewards.items()}

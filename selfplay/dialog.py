@@ -224,9 +224,15 @@ class ScoredConversation:
     parts: Mapping[str, Scores] = field(default_factory=dict)  # reward name -> its scores
 
 
-def conversation_id(*, step: int, group: int, index: int) -> str:
-    """Return ``<step>-g<group>-<index>``, e.g. "000420-g05-2"; sorts by step, then group, up to 99 groups."""
-    return f"{step:06d}-g{group:02d}-{index}"
+def conversation_id(*, step: int, group: int, index: int, letter: str = "g") -> str:
+    """Return ``<step>-g<group>-<index>``, e.g. "000420-g05-2"; evaluation has another letter: "000420-e05-0"."""
+    return f"{step:06d}-{letter}{group:02d}-{index}"
+
+
+def id_order(id: str) -> tuple[int, str, int, int]:
+    """Return what sorts ids by step, then letter, group and index; raises ValueError for what is no id."""
+    step, middle, index = id.split("-")
+    return int(step), middle.rstrip("0123456789"), int(middle.lstrip("abcdefghijklmnopqrstuvwxyz")), int(index)
 
 
 def clean_text(text: str) -> str:

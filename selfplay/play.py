@@ -37,7 +37,7 @@ from selfplay.players import Player
 
 OnTurn = Callable[[Conversation], None]
 # First part of every spawn key, so that draws for different purposes never meet.
-DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM, DRAW_REPLAY = range(4)
+DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM, DRAW_REPLAY, DRAW_TRAINED_ROLE = range(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +56,34 @@ def make_matches(
     env: Env, players: Mapping[str, str], *, seed: int, num_matches: int, split: Split, step: int = 0
 ) -> Iterator[Match]:
     """Yield matches on scenarios drawn from (seed, split, step), each its own group."""
-    purpose = SPLITS.index(split)
     for group in range(num_matches):
-        drawn = _draw(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
-        error = None
-        try:
-            scenario = _ask_env(env, "scenario", Scenario, drawn, split, seed=drawn)
-        except _EnvError as raised:
-            scenario, error = Scenario(env=env.name, seed=drawn, split=split, roles=env.roles), str(raised)
-        yield Match(
-            id=conversation_id(step=step, group=group, index=0),
+        yield from make_group(env, players, seed=seed, split=split, place=(step, group))
+
+
+def make_group(
+    env: Env, players: Mapping[str, str], *, seed: int, split: Split, place: tuple[int, int], size: int = 1
+) -> list[Match]:
+    """Return the matches of one group: they share a scenario and their players, and differ in what they draw.
+
+    place: (step, group), from which both scenario and draws derive.
+    """
+    purpose, (step, group) = SPLITS.index(split), place
+    drawn = draw_seed(seed, (DRAW_SCENARIO, purpose, step, group), bits=31)
+    error = None
+    try:
+        scenario = _ask_env(env, "scenario", Scenario, drawn, split, seed=drawn)
+    except _EnvError as raised:
+        scenario, error = Scenario(env=env.name, seed=drawn, split=split, roles=env.roles), str(raised)
+    return [
+        Match(
+            id=conversation_id(step=step, group=group, index=index),
             scenario=scenario,
             players=players,
-            seed=_draw(seed, (DRAW_CONVERSATION, purpose, step, group, 0), bits=48),
+            seed=draw_seed(seed, (DRAW_CONVERSATION, purpose, step, group, index), bits=48),
             error=error,
         )
+        for index in range(size)
+    ]
 
 
 def continue_match(
@@ -90,7 +103,7 @@ def continue_match(
         id=conversation.id,
         scenario=conversation.scenario,
         players=players,
-        seed=conversation.seed if seed is None else _draw(seed, (DRAW_REPLAY,), bits=48),
+        seed=conversation.seed if seed is None else draw_seed(seed, (DRAW_REPLAY,), bits=48),
         turns=conversation.turns[:turn],
     )
 
@@ -329,10 +342,11 @@ def _check_shareable(scenario: Scenario, briefs: Mapping[str, str]) -> None:
 
 def _stream_seed(conversation: Conversation, role: str, view: View) -> int:
     place = 0 if view == "shared" else conversation.scenario.roles.index(role)
-    return _draw(conversation.seed, (DRAW_STREAM, place), bits=64)
+    return draw_seed(conversation.seed, (DRAW_STREAM, place), bits=64)
 
 
-def _draw(seed: int, key: tuple[int, ...], *, bits: int) -> int:
+def draw_seed(seed: int, key: tuple[int, ...], *, bits: int) -> int:
+    """Return a number of so many bits that depends on the seed and the key alone."""
     state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
     return int(state[0]) >> (64 - bits)
 

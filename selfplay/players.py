@@ -101,18 +101,29 @@ def _make_engine(settings: PlayerSettings) -> TokenGenerator:
 def _load_player(
     name: str, *, engine: TokenGenerator, settings: PlayerSettings, say: Callable[[str], None]
 ) -> tuple[Player, str]:
+    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say)
+    bridge = make_bridge(loaded, view=settings.view)
+    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
+    player = Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling)
+    return player, tokenizer_hash(loaded)
+
+
+def make_bridge(loaded: models.LoadedModel, *, view: View) -> ChatBridge:
+    """Return what turns a model's tokens into turns and back; raises UserError if its template does not allow that."""
     from selfplay.generate.chat import ChatBridge
+
+    stops = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
+    return ChatBridge(
+        loaded.tokenizer,
+        model_name=loaded.name,
+        end_of_turn=stops if isinstance(stops, list) else [] if stops is None else [stops],
+        view=view,
+    )
+
+
+def tokenizer_hash(loaded: models.LoadedModel) -> str:
+    """Return a hash of the tokenizer and its chat template."""
     from selfplay.generate.template import backend
 
-    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say)
-    stops = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
-    bridge = ChatBridge(
-        loaded.tokenizer,
-        model_name=name,
-        end_of_turn=stops if isinstance(stops, list) else [] if stops is None else [stops],
-        view=settings.view,
-    )
-    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
     described = backend(loaded.tokenizer).to_str() + str(loaded.tokenizer.chat_template)
-    digest = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
-    return Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling), f"sha256:{digest[:16]}"
+    return "sha256:" + hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -103,9 +103,15 @@ class TokenGenerator:
     are closed, new streams get the new one.
     """
 
-    def __init__(self, *, max_batch: int = 64, max_tokens_per_step: int = 512) -> None:
-        """max_batch: streams that talk at once; max_tokens_per_step: bounds prefilling, and with it activations."""
+    def __init__(
+        self, *, max_batch: int = 64, max_tokens_per_step: int = 512, keeps_previous_version: bool = True
+    ) -> None:
+        """max_batch: streams that talk at once; max_tokens_per_step: bounds prefilling, and with it activations.
+
+        keeps_previous_version: False drops a version that no stream talks to before the next is laid out.
+        """
         self._max_batch = max_batch
+        self._keeps_previous = keeps_previous_version
         self._max_tokens = max_tokens_per_step
         self._versions: dict[str, list[_Version]] = {}  # of each policy: the newest and the one before
         self._num_versions = 0
@@ -140,15 +146,20 @@ class TokenGenerator:
         weights.state holds every parameter, named as in the model's own state_dict; it is copied.
         Raises UserError if the policy is unknown or the names don't fit.
         """
-        old = self._version_of(policy, None)
-        model = copy_structure(old.structure)
+        newest = self._version_of(policy, None)
+        structure, ends = newest.structure, newest.end_of_turn
+        is_used = any(stream.version is newest for stream in self._streams.values())
+        kept = [newest] if self._keeps_previous or is_used else []
+        model = copy_structure(structure)
         _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
         model.tie_weights()
         left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
         if unexpected or left:
             raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
-        added = self._make_version(model, weights.version, old.end_of_turn, parameters="copy")
-        self._versions[policy] = [old, added]
+        if not kept:
+            del self._versions[policy], newest
+        added = self._make_version(model, weights.version, ends, parameters="copy")
+        self._versions[policy] = [*kept, added]
 
     def submit(self, request: Request) -> None:
         """Queue a turn.  Raises UserError for an unknown policy or a stream that is talking already."""

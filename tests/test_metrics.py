@@ -1,0 +1,192 @@
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
+from selfplay.errors import UserError
+from selfplay.metrics import Loggers, open_loggers, step_metrics
+from selfplay.train_settings import LogGroup
+
+NAN = float("nan")
+
+
+def turn(role, text, *, num_said=2, finish="stop"):
+    return Turn(role=role, text=text, heard_text="", player="", said=np.arange(num_said, dtype=np.int32), finish=finish)
+
+
+def scored(turns, rewards, *, trained=("host", "guest"), status="terminated", reason="turn_limit", **parts):
+    conversation = Conversation(
+        id="000000-g00-0",
+        scenario=Scenario(env="e", seed=0, split="train", roles=("host", "guest")),
+        players={r: PlayerInfo(policy="learner", model="m", trained=r in trained) for r in ("host", "guest")},
+        turns=tuple(turns),
+        outcome=Outcome(status=status, reason=reason),
+    )
+    scores = {name: Scores(values=np.array(values, dtype=np.float32)) for name, values in parts.items()}
+    return ScoredConversation(
+        conversation=conversation, rewards=np.array(rewards, dtype=np.float32)[: len(turns)], parts=scores
+    )
+
+
+def measure(*played, **more):
+    return step_metrics(played, **{"play_seconds": 2.0, "learn_seconds": 4.0, **more})
+
+
+def test_rewards_are_means_over_turns_with_their_counts():
+    first = scored([turn("host", "a"), turn("guest", "b")], [1, 2], asks=[1, NAN])
+    second = scored([turn("host", "c")], [6], asks=[0])
+    metrics = measure(first, second)
+    assert metrics["reward/total"] == 3.0  # (1 + 2 + 6) / 3
+    assert (metrics["reward/total/host"], metrics["reward/total/guest"]) == (3.5, 2.0)
+    assert (metrics["reward/asks"], metrics["reward/asks/count"]) == (0.5, 2.0)  # NaN does not apply
+    assert metrics["reward/per_conversation"] == 4.5  # (3 + 6) / 2
+
+
+def test_reward_that_applies_nowhere_is_nan_with_count_zero():
+    metrics = measure(scored([turn("host", "a")], [0], asks=[NAN]))
+    assert math.isnan(metrics["reward/asks"])
+    assert metrics["reward/asks/count"] == 0.0
+
+
+def test_turns_of_untrained_players_are_not_in_the_means():
+    metrics = measure(scored([turn("host", "a?"), turn("guest", "b")], [1, 5], trained=["host"], asks=[1, 0]))
+    assert (metrics["reward/total"], metrics["reward/asks"], metrics["play/question_rate"]) == (1.0, 1.0, 1.0)
+    assert "reward/total/host" not in metrics  # one role: the mean says it
+
+
+def test_failed_conversations_are_counted_and_in_no_mean():
+    good = scored([turn("host", "a")], [1])
+    failed = scored([turn("host", "b")], [9], status="failed", reason="reward_error")
+    metrics = measure(good, failed)
+    assert (metrics["play/conversations"], metrics["play/failed"], metrics["reward/total"]) == (2.0, 1.0, 1.0)
+    assert metrics["play/tokens_per_second"] == 2.0  # 4 tokens in 2 s: its tokens took their time
+
+
+def test_texts_are_measured_on_trained_turns():
+    turns = [turn("host", "The cat saw the cat."), turn("guest", "the cat?", finish="length")]
+    metrics = measure(scored(turns, [0, 0], status="truncated", reason="context_full"))
+    # the-cat, cat-saw, saw-the, the-cat; the-cat: three different ones of five
+    assert metrics["play/distinct_2"] == pytest.approx(0.6)
+    assert (metrics["play/words_per_turn"], metrics["play/question_rate"]) == (3.5, 0.5)
+    assert (metrics["play/cut_share"], metrics["play/truncated"]) == (0.5, 1.0)
+
+
+def test_update_metrics_are_passed_on_and_give_the_learning_rate_in_tokens():
+    metrics = measure(scored([turn("host", "a")], [1]), update={"learn/tokens": 100.0, "kl/per_token_nats": 0.01})
+    assert (metrics["kl/per_token_nats"], metrics["learn/tokens_per_second"]) == (0.01, 25.0)
+
+
+def test_step_of_nothing_has_no_means():
+    metrics = step_metrics([], play_seconds=0.0, learn_seconds=0.0, stale_dropped=3)
+    assert math.isnan(metrics["reward/total"])
+    assert math.isnan(metrics["play/tokens_per_second"])
+    assert metrics["play/stale_dropped"] == 3.0
+
+
+class FakeWandb(types.ModuleType):
+    """The few names of wandb that are used; remembers what it was told."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.heard = []
+
+    def init(self, **given):
+        self.heard.append([given["project"], given["config"], given["id"]])
+        self.id = given["id"] or "abc"
+        return self
+
+    def define_metric(self, *words, **more):
+        pass
+
+    def log(self, metrics):
+        self.heard.append(metrics)
+
+    def finish(self):
+        self.heard.append("finish")
+
+
+class Recorder:
+    def __init__(self, *, fails=False):
+        self.seen, self.closed, self.fails = [], 0, fails
+
+    def log(self, step, metrics):
+        if self.fails:
+            raise OSError("no\nroute")
+        self.seen.append((step, dict(metrics)))
+
+    def close(self):
+        self.closed += 1
+
+
+def test_logger_that_fails_is_reported_once_and_left_out():
+    said, good, bad = [], Recorder(), Recorder(fails=True)
+    loggers = Loggers([bad, good], say=said.append)
+    loggers.log(0, {"a": 1.0})
+    loggers.log(1, {"a": 2.0})
+    assert said == ["Recorder failed and gets no more metrics; the run goes on: OSError: no route"]
+    assert good.seen == [(0, {"a": 1.0}), (1, {"a": 2.0})]
+    assert bad.closed == 1
+
+
+def test_loggers_get_finite_numbers_only():
+    recorder = Recorder()
+    Loggers([recorder], say=print).log(0, {"a": NAN, "b": math.inf, "c": np.float32(1)})
+    assert recorder.seen == [(0, {"c": 1.0})]
+
+
+def test_loggers_are_closed_once():
+    recorder = Recorder()
+    loggers = Loggers([recorder], say=print)
+    loggers.close()
+    loggers.close()
+    assert recorder.closed == 1
+
+
+def test_no_logger_is_opened_unless_asked(tmp_path):
+    assert open_loggers(LogGroup(), tmp_path, {}) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def curve(folder, name):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def test_tensorboard_curve_of_a_resumed_run_holds_every_step_once(tmp_path):
+    settings = LogGroup(tensorboard=True)
+    for first, steps in ((0, (0, 1, 2)), (2, (2, 3))):
+        [logger] = open_loggers(settings, tmp_path, {}, first_step=first)
+        for step in steps:
+            logger.log(step, {"reward/total": 10.0 * first + step})
+        logger.close()
+    assert curve(tmp_path / "tensorboard", "reward/total") == [(0, 0.0), (1, 1.0), (2, 22.0), (3, 23.0)]
+
+
+def test_logger_whose_package_is_missing_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"log.wandb=talk: the package wandb is not installed; pip install wandb"):
+        open_loggers(LogGroup(wandb="talk"), tmp_path, {})
+
+
+def test_logger_that_cannot_start_stops_the_run(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"log.tensorboard=true: cannot start: "):
+        open_loggers(LogGroup(tensorboard=True), tmp_path, {})
+
+
+def test_wandb_run_goes_on_under_its_id(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for step in (0, 1):
+        [logger] = open_loggers(LogGroup(wandb="talk"), tmp_path, {"seed": 3}, first_step=step)
+        logger.log(step, {"reward/total": 0.5})
+        logger.close()
+    first, second = {"step": 0, "reward/total": 0.5}, {"step": 1, "reward/total": 0.5}
+    started, resumed = ["talk", {"seed": 3}, None], ["talk", {"seed": 3}, "abc"]
+    assert wandb.heard == [started, first, "finish", resumed, second, "finish"]

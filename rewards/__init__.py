@@ -5,11 +5,13 @@ from __future__ import annotations
 from rewards.asking import Question, QuestionDensity
 from rewards.outcome import Payoff
 from rewards.repetition import ConversationRepetition, UtteranceRepetition
+from rewards.sentiment import Sentiment
 
 REWARDS: dict[str, type] = {
     "conversation_repetition": ConversationRepetition,
     "payoff": Payoff,
     "question": Question,
     "question_density": QuestionDensity,
+    "sentiment": Sentiment,
     "utterance_repetition": UtteranceRepetition,
 }

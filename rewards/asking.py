@@ -26,6 +26,7 @@ class Question:
     """
 
     name: ClassVar[str] = "question"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     form: Literal["vhrl", "way_off_policy"] = "vhrl"
 
@@ -50,6 +51,7 @@ class QuestionDensity:
     """
 
     name: ClassVar[str] = "question_density"
+    range: ClassVar[tuple[float, float]] = (0.0, DENSEST)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

@@ -11,6 +11,8 @@ import numpy as np
 from rewards.words import content_words_of, score_texts
 from selfplay.dialog import Conversation, Scores
 
+MOST_REPEATED = 50.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationRepetition:
@@ -25,6 +27,7 @@ class ConversationRepetition:
     """
 
     name: ClassVar[str] = "conversation_repetition"
+    range: ClassVar[tuple[float, float]] = (-MOST_REPEATED, 0.0)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -55,6 +58,7 @@ class UtteranceRepetition:
     """
 
     name: ClassVar[str] = "utterance_repetition"
+    range: ClassVar[tuple[float, float]] = (-MOST_REPEATED, 0.0)
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

@@ -1,102 +1,273 @@
 """From conversations to scored ones: every reward's numbers a turn, weighted and summed; nothing is discounted here.
 
+`score` does it in one place.  `parts_of` and `total` are its two halves, for work that is spread: cheap rewards run
+where conversations are played, slow ones and those that compare conversations elsewhere, and the sum is made at last.
+
 Legend: K turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any, Literal
 
 import numpy as np
 
-from selfplay.dialog import Conversation, Outcome, ScoredConversation, Scores
+from selfplay.dialog import Conversation, Floats, Outcome, Reason, ScoredConversation, Scores
 from selfplay.errors import UserError
 from selfplay.interfaces import Reward
+from selfplay.time_limit import NO_LIMIT, TimeLimitError, call_within
+
+Scope = Literal["conversation", "group", "batch"]
+
+# A reward that hangs on two conversations of a call hangs on all: the others fail without waiting for each.
+MAX_TIMEOUTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedReward:
-    """A reward and what it counts for; weight 0: it is measured only."""
+    """A reward and what it counts for; weight 0: it is measured only.
+
+    A reward may say more of itself than `Reward` asks: ``is_slow`` (default False), that it belongs in a reward worker;
+    ``scope`` (default "conversation"), what one call must hold: a conversation, its whole group, or the whole step;
+    ``range``, the bounds that its numbers are clipped to before they count.
+    """
 
     reward: Reward
     weight: float = 1.0
 
+    @property
+    def name(self) -> str:
+        """Name under which the part is recorded."""
+        return self.reward.name
 
-def score(conversations: Sequence[Conversation], rewards: Sequence[WeightedReward]) -> list[ScoredConversation]:
+    @property
+    def is_slow(self) -> bool:
+        """Whether it belongs in a reward worker."""
+        return bool(getattr(self.reward, "is_slow", False))
+
+    @property
+    def scope(self) -> Scope:
+        """What one call must hold."""
+        scope: Scope = getattr(self.reward, "scope", "conversation")
+        return scope
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The bounds its numbers are clipped to; infinite: there are none."""
+        low, high = getattr(self.reward, "range", (-np.inf, np.inf))
+        return float(low), float(high)
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether it can be computed where a conversation is played, as soon as that has ended."""
+        return not self.is_slow and self.scope == "conversation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a reward has no numbers for a conversation."""
+
+    reason: Reason  # reward_error or timeout
+    error: str  # one line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What some rewards say of one conversation, by name; both empty: it had failed before."""
+
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+
+
+def score(
+    conversations: Sequence[Conversation], rewards: Sequence[WeightedReward], *, timeout_seconds: float = NO_LIMIT
+) -> list[ScoredConversation]:
     """Return the conversations with their rewards, in order.
 
-    A failed conversation is not scored.  Where a reward raises, or returns numbers that are infinite or not one a turn,
-    that conversation comes back as failed ("reward_error") with the error recorded; the others are scored all the same.
-    Raises UserError if two rewards have one name.
+    A failed conversation is not scored.  Where a reward raises, takes too long, or returns numbers that are infinite or
+    not one a turn, that conversation comes back as failed ("reward_error" or "timeout") with the error recorded; the
+    others are scored all the same.  A failed conversation's rewards are NaN.  Raises UserError if two rewards have one
+    name.
     """
-    names = [weighted.reward.name for weighted in rewards]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"two rewards are called {twice!r}; parts are recorded by name, so give one of them another")
-    playable = [i for i, conversation in enumerate(conversations) if not _has_failed(conversation)]
-    parts: list[dict[str, Scores]] = [{} for _ in conversations]
-    errors: dict[int, str] = {}
-    for weighted in rewards:
-        for i, scores in _score_each(weighted.reward, conversations, playable, errors).items():
-            parts[i][weighted.reward.name] = scores
-    weights = {weighted.reward.name: weighted.weight for weighted in rewards}
+    return total(conversations, parts_of(conversations, rewards, timeout_seconds=timeout_seconds), rewards)
+
+
+def parts_of(
+    conversations: Sequence[Conversation], rewards: Sequence[WeightedReward], *, timeout_seconds: float = NO_LIMIT
+) -> list[Parts]:
+    """Return what each reward says of each conversation, in order.
+
+    Cheap rewards are asked about one conversation at a time, slow ones about all at once, those of a group about each
+    group, those of a batch about everything.  `timeout_seconds` limits each such call; a reward that takes longer is
+    not asked again about the same conversations, and after two calls that took too long about none of the rest.
+    """
+    _check_names(rewards)
+    playable = [i for i, conversation in enumerate(conversations) if not has_failed(conversation)]
+    found = [_Ask(weighted, conversations, timeout_seconds).all(playable) for weighted in rewards]
     return [
-        _total(_fail(conversation, errors[i]) if i in errors else conversation, parts[i], weights)
-        for i, conversation in enumerate(conversations)
+        Parts(
+            scores={w.name: f.scores[i] for w, f in zip(rewards, found, strict=True) if i in f.scores},
+            failures={w.name: f.failures[i] for w, f in zip(rewards, found, strict=True) if i in f.failures},
+        )
+        for i in range(len(conversations))
     ]
 
 
-def _score_each(
-    reward: Reward, conversations: Sequence[Conversation], playable: Sequence[int], errors: dict[int, str]
-) -> dict[int, Scores]:
-    try:
-        scores = reward.score([conversations[i] for i in playable])
-        if len(scores) == len(playable):
-            return {
-                i: s for i, s in zip(playable, scores, strict=True) if _is_right(reward, s, conversations, i, errors)
-            }
-    except Exception:  # noqa: BLE001, S110 (a reward may raise anything; who is at fault shows one by one)
-        pass
-    found = {}
-    for i in playable:
-        try:
-            [scores_of_one] = reward.score([conversations[i]])
-        except Exception as error:  # noqa: BLE001 (as above)
-            errors[i] = f"reward {reward.name!r} raised {type(error).__name__}: {error}"
-            continue
-        if _is_right(reward, scores_of_one, conversations, i, errors):
-            found[i] = scores_of_one
-    return found
+def merged(*parts: Sequence[Parts]) -> list[Parts]:
+    """Return what several places found of the same conversations, put together."""
+    return [
+        Parts(
+            scores={name: scores for one in same for name, scores in one.scores.items()},
+            failures={name: failure for one in same for name, failure in one.failures.items()},
+        )
+        for same in zip(*parts, strict=True)
+    ]
 
 
-def _is_right(
-    reward: Reward, scores: Scores, conversations: Sequence[Conversation], i: int, errors: dict[int, str]
-) -> bool:
-    num_turns = conversations[i].num_turns
-    if scores.values.shape != (num_turns,):
-        errors[i] = f"reward {reward.name!r} returned shape {scores.values.shape} for {num_turns} turns"
-    elif bool(np.isinf(scores.values).any()):
-        errors[i] = f"reward {reward.name!r} returned an infinite number"
-    return i not in errors
+def total(
+    conversations: Sequence[Conversation], parts: Sequence[Parts], rewards: Sequence[WeightedReward]
+) -> list[ScoredConversation]:
+    """Return conversations with their rewards: each part clipped to its reward's range, weighted and summed.
+
+    The parts are kept as they were found, not clipped.  The result does not depend on where they were found.
+    """
+    return [_total(conversation, its, rewards) for conversation, its in zip(conversations, parts, strict=True)]
 
 
-def _total(conversation: Conversation, parts: Mapping[str, Scores], weights: Mapping[str, float]) -> ScoredConversation:
-    total = np.zeros(conversation.num_turns, dtype=np.float32)  # [K]
-    for name, scores in parts.items():
-        # NaN says "does not apply": it adds nothing.
-        total += weights[name] * np.nan_to_num(scores.values, nan=0.0)
-    return ScoredConversation(conversation=conversation, rewards=total, parts=dict(parts))
-
-
-def _has_failed(conversation: Conversation) -> bool:
+def has_failed(conversation: Conversation) -> bool:
+    """Whether a conversation failed, in play or in scoring."""
     return conversation.outcome is not None and conversation.outcome.status == "failed"
 
 
-def _fail(conversation: Conversation, error: str) -> Conversation:
-    line = " ".join(error.split())
+def failed_share(scored: Sequence[ScoredConversation]) -> float:
+    """Return the share of conversations that failed; 0 if there are none."""
+    return sum(has_failed(one.conversation) for one in scored) / max(1, len(scored))
+
+
+def too_many_failed(scored: Sequence[ScoredConversation], max_failed_share: float) -> str | None:
+    """Return what to tell the user if more conversations failed than may; None: not so many did."""
+    if failed_share(scored) <= max_failed_share:
+        return None
+    failed = [one.conversation for one in scored if has_failed(one.conversation)]
+    return (
+        f"{len(failed)} of {len(scored)} conversations failed, more than max_failed_share={max_failed_share:g}; "
+        f"the first, {failed[0].id}: {failed[0].error or 'no error was recorded'}"
+    )
+
+
+def _check_names(rewards: Sequence[WeightedReward]) -> None:
+    names = [weighted.name for weighted in rewards]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"two rewards are called {twice!r}; parts are recorded by name, so give one of them another")
+
+
+@dataclass(slots=True)
+class _Ask:
+    """Asks one reward about some of the conversations."""
+
+    weighted: WeightedReward
+    conversations: Sequence[Conversation]
+    timeout_seconds: float
+    num_timeouts: int = 0
+    scores: dict[int, Scores] = field(default_factory=dict)  # index of the conversation -> what was said of it
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    def all(self, playable: Sequence[int]) -> _Ask:
+        for call in self._calls(playable):
+            self._ask(call)
+        return self
+
+    def _calls(self, playable: Sequence[int]) -> list[list[int]]:
+        if self.weighted.is_cheap:
+            return [[i] for i in playable]
+        if self.weighted.scope != "group":
+            return [list(playable)] if playable else []
+
+        def group_of(i: int) -> str:
+            return self.conversations[i].group
+
+        return [list(group) for _, group in groupby(sorted(playable, key=group_of), key=group_of)]
+
+    def _ask(self, call: Sequence[int]) -> None:
+        if self.num_timeouts >= MAX_TIMEOUTS:
+            self._fail(call, "timeout", f"was not asked: it took too long {MAX_TIMEOUTS} times before")
+            return
+        asked = [self.conversations[i] for i in call]
+        try:
+            scores: Any = call_within(self.timeout_seconds, self.weighted.reward.score, asked)
+        except TimeLimitError:
+            self.num_timeouts += 1
+            self._fail(call, "timeout", f"took longer than {self.timeout_seconds:g} seconds")
+            return
+        except Exception as error:  # noqa: BLE001 (a reward may raise anything)
+            self._ask_apart(call, f"raised {type(error).__name__}: {error}")
+            return
+        if not isinstance(scores, Sequence) or len(scores) != len(call):
+            count = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
+            self._ask_apart(call, f"returned {count} for {len(call)} conversations")
+            return
+        for i, its in zip(call, scores, strict=True):
+            self._take(i, its)
+
+    def _ask_apart(self, call: Sequence[int], error: str) -> None:
+        """Find out whose fault an error is where that can be known; else it is everybody's."""
+        if self.weighted.scope != "conversation" or len(call) == 1:
+            self._fail(call, "reward_error", error)
+            return
+        for i in call:
+            self._ask([i])
+
+    def _take(self, i: int, scores: Any) -> None:
+        problem = _problem(scores, self.conversations[i].num_turns)
+        if problem is None:
+            self.scores[i] = scores
+        else:
+            self._fail([i], "reward_error", f"returned {problem}")
+
+    def _fail(self, call: Iterable[int], reason: Reason, error: str) -> None:
+        line = " ".join(f"reward {self.weighted.name!r} {error}".split())
+        self.failures |= dict.fromkeys(call, Failure(reason=reason, error=line))
+
+
+def _problem(scores: Any, num_turns: int) -> str | None:
+    if not isinstance(scores, Scores) or not isinstance(scores.values, np.ndarray):
+        return f"{type(getattr(scores, 'values', scores)).__name__} instead of Scores with an array"
+    values = scores.values  # [K]
+    if values.shape != (num_turns,):
+        return f"shape {values.shape} for {num_turns} turns"
+    if not np.issubdtype(values.dtype, np.floating):
+        return f"numbers of type {values.dtype} instead of floats"
+    return "an infinite number" if np.isinf(values).any() else None
+
+
+def _total(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedReward]) -> ScoredConversation:
+    failures = [parts.failures[weighted.name] for weighted in rewards if weighted.name in parts.failures]
+    if failures:
+        conversation = _fail(conversation, failures[0])
+    return ScoredConversation(
+        conversation=conversation,
+        rewards=_sum(conversation, parts, rewards),
+        parts={weighted.name: parts.scores[weighted.name] for weighted in rewards if weighted.name in parts.scores},
+    )
+
+
+def _sum(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedReward]) -> Floats:
+    if has_failed(conversation):
+        return np.full(conversation.num_turns, np.nan, dtype=np.float32)
+    rewarded = np.zeros(conversation.num_turns, dtype=np.float32)  # [K]
+    for weighted in rewards:
+        # NaN says "does not apply": it adds nothing.
+        rewarded += weighted.weight * np.nan_to_num(np.clip(parts.scores[weighted.name].values, *weighted.range))
+    return rewarded
+
+
+def _fail(conversation: Conversation, failure: Failure) -> Conversation:
     return replace(
         conversation,
-        outcome=Outcome(status="failed", reason="reward_error"),
-        error=f"reward_error: {line} (seed {conversation.scenario.seed})",
+        outcome=Outcome(status="failed", reason=failure.reason),
+        error=f"{failure.reason}: {failure.error} (seed {conversation.scenario.seed})",
     )

@@ -1,13 +1,17 @@
 """Rewards by hand, with the originals' bugs as cases."""
 
+import numpy as np
 import pytest
 
 from rewards import REWARDS
 from rewards.asking import Question, QuestionDensity
 from rewards.repetition import ConversationRepetition, UtteranceRepetition
+from rewards.sentiment import Sentiment
 from rewards.words import content_words_of, words_of
 from selfplay.contracts import check_reward
+from selfplay.contracts.reward import sample_conversations
 from selfplay.dialog import Conversation, Scenario, Turn
+from selfplay.score import WeightedReward
 
 
 def chat(*texts: str) -> Conversation:
@@ -20,6 +24,14 @@ def chat(*texts: str) -> Conversation:
 def values(reward, *texts: str) -> list[float]:
     [scores] = reward.score([chat(*texts)])
     return [round(value, 4) for value in scores.values.tolist()]
+
+
+def as_said_by(texts: list[str], roles: str) -> Conversation:
+    turns = [
+        Turn(role=role, text=text, heard_text="", player="scripted") for role, text in zip(roles, texts, strict=True)
+    ]
+    scenario = Scenario(env="test", seed=0, split="train", roles=("a", "b"))
+    return Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns))
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
@@ -67,3 +79,24 @@ def test_utterance_repetition_counts_what_stands_twice():
 def test_words_leave_punctuation_out_and_keep_contractions_whole():
     assert words_of("Don\u2019t -- stop, it's 9:30_ok!") == ["don't", "stop", "it's", "9", "30", "ok"]
     assert content_words_of("The cat isn't on the mat") == ["cat", "mat"]
+
+
+def test_sentiment_gives_the_numbers_of_vaders_own_examples():
+    # The package's README; a text without words is neither.
+    texts = ["VADER is smart, handsome, and funny.", "VADER is smart, handsome, and funny!", "Today SUX!", ""]
+    assert values(Sentiment(), *texts) == [0.8316, 0.8439, -0.5461, 0]
+
+
+def test_sentiment_of_the_next_message_is_credited_to_the_turns_it_answers():
+    # a speaks twice before b does, so both its turns brought about what b said; nobody answers the last.
+    conversation = as_said_by(["One.", "Two.", "The book was good.", "Today SUX!"], "aaba")
+    [scores] = Sentiment(of="next").score([conversation])
+    np.testing.assert_allclose(scores.values, [0.4404, 0.4404, -0.5461, np.nan], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_reward_stays_within_its_range(name: str):
+    low, high = WeightedReward(reward=REWARDS[name]()).range
+    for scores in REWARDS[name]().score(sample_conversations()):
+        said = scores.values[~np.isnan(scores.values)]
+        assert ((said >= low) & (said <= high)).all()

@@ -1,14 +1,17 @@
 """Weighted rewards: sums by hand, and rewards that fail."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from selfplay.dialog import Conversation, Outcome, Scenario, Scores, Turn
+from selfplay.dialog import Conversation, Outcome, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
-from selfplay.score import WeightedReward, score
+from selfplay.score import WeightedReward, failed_share, merged, parts_of, score, too_many_failed, total
 
 
 def chat(*texts: str, id: str = "000000-g00-0", status: str = "terminated") -> Conversation:
@@ -85,3 +88,134 @@ def test_failed_conversation_is_not_scored():
 def test_two_rewards_of_one_name_are_refused():
     with pytest.raises(UserError, match="two rewards are called 'length'"):
         score([], [WeightedReward(reward=Length()), WeightedReward(reward=Length())])
+
+
+@dataclass(frozen=True)
+class Hangs:
+    """Hangs where the first turn says so; counts how often it is asked."""
+
+    how: Callable[[], None]
+    asked: list[str]
+    name: str = "hangs"
+    is_slow: bool = False
+
+    def score(self, conversations):
+        for conversation in conversations:
+            self.asked.append(conversation.id)
+            if conversation.turns[0].text == "hang":
+                self.how()
+        return [Scores(values=np.ones(c.num_turns, np.float32)) for c in conversations]
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    name: str = "group_mean"
+    scope: ClassVar[str] = "group"
+
+    def score(self, conversations):
+        if any(c.turns[0].text == "bad" for c in conversations):
+            raise KeyError("bad")
+        mean = np.mean([len(c.turns) for c in conversations])
+        return [Scores(values=np.full(c.num_turns, mean, np.float32)) for c in conversations]
+
+
+@dataclass(frozen=True)
+class Bounded(Length):
+    range: ClassVar[tuple[float, float]] = (0.0, 2.0)
+
+
+def outcome_of(scored: ScoredConversation) -> Outcome:
+    assert scored.conversation.outcome is not None
+    return scored.conversation.outcome
+
+
+def test_numbers_are_clipped_to_the_range_in_the_sum_and_kept_raw_in_the_parts():
+    [scored] = score([chat("abc", "d")], [WeightedReward(reward=Bounded(), weight=0.5)])
+    # min(3, 2) * .5 and 1 * .5.
+    assert scored.rewards.tolist() == [1.0, 0.5]
+    assert scored.parts["length"].values.tolist() == [3, 1]
+
+
+def test_failed_conversation_has_no_rewards_rather_than_zeros():
+    [scored] = score([chat("bad", "x")], [WeightedReward(reward=Picky()), WeightedReward(reward=Length())])
+    assert np.isnan(scored.rewards).tolist() == [True, True]
+    assert scored.parts["length"].values.tolist() == [3, 1]
+
+
+def test_reward_that_hangs_fails_its_own_conversation_and_is_not_asked_again():
+    reward = Hangs(how=lambda: time.sleep(60), asked=[])
+    chats = [chat("hang", id="000000-g00-0"), chat("fine", id="000000-g01-0")]
+    started = time.monotonic()
+    scored = score(chats, [WeightedReward(reward=reward)], timeout_seconds=0.1)
+    assert time.monotonic() - started < 5
+    assert [outcome_of(one).reason for one in scored] == ["timeout", "turn_limit"]
+    assert "reward 'hangs' took longer than 0.1 seconds (seed 7)" in str(scored[0].conversation.error)
+    assert reward.asked == ["000000-g00-0", "000000-g01-0"]
+
+
+def test_reward_that_hangs_twice_is_not_asked_about_the_rest():
+    reward = Hangs(how=lambda: time.sleep(60), asked=[])
+    scored = score([chat("hang")] * 4, [WeightedReward(reward=reward)], timeout_seconds=0.05)
+    assert len(reward.asked) == 2
+    assert [outcome_of(one).reason for one in scored] == ["timeout"] * 4
+    assert "was not asked: it took too long 2 times before" in str(scored[3].conversation.error)
+
+
+def test_slow_reward_that_hangs_fails_all_that_it_was_asked_about():
+    reward = Hangs(how=lambda: time.sleep(60), asked=[], is_slow=True)
+    scored = score([chat("fine"), chat("hang")], [WeightedReward(reward=reward)], timeout_seconds=0.05)
+    assert [outcome_of(one).reason for one in scored] == ["timeout", "timeout"]
+    assert len(reward.asked) == 2
+
+
+def test_error_of_a_group_reward_fails_its_group_only():
+    chats = [chat("bad", id="000000-g00-0"), chat("a", id="000000-g00-1"), chat("a", "b", id="000000-g01-0")]
+    scored = score(chats, [WeightedReward(reward=GroupMean())])
+    assert [outcome_of(one).reason for one in scored] == ["reward_error", "reward_error", "turn_limit"]
+    assert scored[2].rewards.tolist() == [2.0, 2.0]
+
+
+def test_group_reward_is_given_whole_groups_in_whatever_order_they_come():
+    chats = [chat("a", id="000000-g00-0"), chat("a", "b", id="000000-g01-0"), chat("a", "b", "c", id="000000-g00-1")]
+    scored = score(chats, [WeightedReward(reward=GroupMean())])
+    # Group 0 has 1 and 3 turns, group 1 has 2.
+    assert [one.rewards[0] for one in scored] == [2.0, 2.0, 2.0]
+    assert [len(one.rewards) for one in scored] == [1, 2, 3]
+
+
+def test_parts_found_in_two_places_sum_up_as_in_one():
+    chats = [chat("fine", "x"), chat("bad", "x"), chat("x", status="failed"), chat("huge", "y", id="000000-g01-0")]
+    rewards = [WeightedReward(reward=GroupMean(), weight=2.0), WeightedReward(reward=Picky(), weight=0.5)]
+    here = parts_of(chats, [weighted for weighted in rewards if weighted.is_cheap])
+    there = parts_of(chats, [weighted for weighted in rewards if not weighted.is_cheap])
+    together = total(chats, merged(here, there), rewards)
+    for one, other in zip(together, score(chats, rewards), strict=True):
+        assert one.conversation == other.conversation
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+        assert list(one.parts) == list(other.parts)
+
+
+def test_share_of_failed_conversations_counts_play_and_scoring():
+    scored = score([chat("fine"), chat("bad"), chat("x", status="failed")], [WeightedReward(reward=Picky())])
+    assert failed_share(scored) == pytest.approx(2 / 3)
+    assert failed_share([]) == 0
+    assert too_many_failed(scored, 0.7) is None
+    message = str(too_many_failed(scored, 0.05))
+    assert message.startswith("2 of 3 conversations failed, more than max_failed_share=0.05; the first, 000000-g00-0: ")
+    assert "raised KeyError: 'bad word'" in message
+
+
+@pytest.mark.parametrize(
+    ("returned", "error"),
+    [(None, "returned NoneType for 1"), ([1.0], "float instead of Scores"), ([], "returned 0 for 1")],
+)
+def test_reward_that_returns_no_scores_fails_its_conversation(returned: object, error: str):
+    @dataclass(frozen=True)
+    class Wrong:
+        name: str = "wrong"
+
+        def score(self, conversations):
+            return returned
+
+    [scored] = score([chat("a")], [WeightedReward(reward=Wrong())])
+    assert error in str(scored.conversation.error)

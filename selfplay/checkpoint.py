@@ -1,0 +1,282 @@
+"""Checkpoints of a run: folders that are there whole or not at all, and a pointer to the newest.
+
+    runs/NAME/checkpoints/000030/  checkpoint.json  (what fill wrote: model.safetensors, training.pt, ...)
+                          latest.json
+
+A folder's name is its version, the number of updates made.  A checkpoint is filled under a name that begins with a dot
+and renamed in one step, so whatever interrupts it, the one before still loads.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from selfplay import __version__
+from selfplay.errors import UserError
+from selfplay.line_files import RecordError, json_from_line
+from selfplay.whole_files import reason, sync, write_whole
+
+__all__ = ["Checkpoint", "check", "find", "newest", "set_aside", "versions", "write"]
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SCHEMA = "selfplay.checkpoint/1"
+LATEST_SCHEMA = "selfplay.latest/1"
+CHECKPOINTS, RECORD, LATEST = "checkpoints", "checkpoint.json", "latest.json"
+UNFINISHED, REPLACED, REMOVED = "unfinished", "replaced", "removed"  # the endings of names that begin with a dot
+NAME = re.compile(rf"([0-9]{{6,12}})|\.([0-9]{{6,12}})\.{REPLACED}")
+# How libraries that write files by themselves report what the system refused: safetensors, then torch.
+SYSTEM_ERRORS = ("os error", "I/O error", "inline_container")
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint says of itself.
+
+    Example: ``Checkpoint(folder=Path("runs/a/checkpoints/000030"), version=30, run="a", info={"method": "lora"})``
+    """
+
+    folder: Path
+    version: int  # updates made before it
+    run: str  # name of the run that wrote it
+    info: Mapping[str, Any] = field(default_factory=dict)  # JSON values of whoever wrote it
+
+
+# ----- writing -----
+
+
+def write(
+    run: Path, version: int, fill: Callable[[Path], None], *, info: Mapping[str, Any] | None = None, keep: int = 2
+) -> Path:
+    """Write a checkpoint of a run's folder, point to it, remove all but the `keep` newest; return its folder.
+
+    fill: writes its files into an empty folder; info: JSON values to keep beside them.
+    Raises UserError if the disk is full or cannot be written: the checkpoint before, and the pointer, stay.
+    """
+    place = run / CHECKPOINTS
+    draft = _hidden(place, version, UNFINISHED)
+    try:
+        place.mkdir(exist_ok=True)
+        _clean(place)
+        draft.mkdir()
+        fill(draft)
+        _seal(draft, run=run, version=version, info=info or {})
+        target = _put_in_place(draft, place / name_of(version))
+        _point_to(place, version)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not _is_of_the_system(error):
+            raise
+        kept = newest(run)
+        rest = "there is none before it" if kept is None else f"checkpoint {kept.name} is kept"
+        raise UserError(
+            f"checkpoint {name_of(version)} cannot be written to {place}: {reason(error)}; {rest}"
+        ) from error
+    _prune(place, keep=keep, version=version)
+    return target
+
+
+def name_of(version: int) -> str:
+    """Return the name of a version's folder: "000030"."""
+    return f"{version:06d}"
+
+
+def _hidden(place: Path, version: int, ending: str) -> Path:
+    return place / f".{name_of(version)}.{ending}"
+
+
+def _is_of_the_system(error: BaseException) -> bool:
+    """Whether the disk is at fault: full, unwritable, gone."""
+    by_library = isinstance(error, Exception) and any(sign in str(error) for sign in SYSTEM_ERRORS)
+    return isinstance(error, OSError) or (by_library and not isinstance(error, UserError))
+
+
+def _seal(folder: Path, *, run: Path, version: int, info: Mapping[str, Any]) -> None:
+    """Write what a checkpoint says of itself, and wait until all of it is on the disk."""
+    files = {path.relative_to(folder).as_posix(): _measure(path) for path in _files(folder)}
+    record = {
+        "schema": CHECKPOINT_SCHEMA,
+        "version": version,
+        "run": run.resolve().name,
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "package": __version__,
+        "info": dict(info),
+        "files": files,
+    }
+    write_whole(folder / RECORD, json.dumps(record, indent=2, allow_nan=False).encode("ascii") + b"\n")
+    mode = (folder / RECORD).stat().st_mode
+    for path in _files(folder):
+        # Some libraries write private files; who may read the one may read the others.
+        path.chmod(mode)
+        sync(path)
+    for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        sync(path)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    size, checksum = 0, 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
+    return {"bytes": size, "crc32": f"{checksum:08x}"}
+
+
+def _put_in_place(draft: Path, target: Path) -> Path:
+    replaced = _hidden(target.parent, int(target.name), REPLACED)
+    if target.exists():
+        target.rename(replaced)
+    draft.rename(target)
+    sync(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return target
+
+
+def _point_to(place: Path, version: int) -> None:
+    record = {"schema": LATEST_SCHEMA, "version": version, "folder": name_of(version)}
+    write_whole(place / LATEST, json.dumps(record).encode("ascii") + b"\n")
+
+
+def _prune(place: Path, *, keep: int, version: int) -> None:
+    older = [other for other in sorted(_folders(place)) if other != version]
+    for other in older[: max(0, len(older) + 1 - keep)]:
+        # What is half removed must not look like a checkpoint.
+        removed = _hidden(place, other, REMOVED)
+        try:
+            (place / name_of(other)).rename(removed)
+        except OSError as error:
+            logger.warning("checkpoint %s cannot be removed: %s", place / name_of(other), reason(error))
+            continue
+        shutil.rmtree(removed, ignore_errors=True)
+
+
+def _clean(place: Path) -> None:
+    """Remove what interrupted writes left; a checkpoint moved away for one that then never came is brought back."""
+    for replaced in place.glob(f".*.{REPLACED}"):
+        target = place / replaced.name.split(".")[1]
+        if not target.exists():
+            replaced.rename(target)
+    for ending in (UNFINISHED, REPLACED, REMOVED):
+        for leftover in place.glob(f".*.{ending}"):
+            shutil.rmtree(leftover)
+
+
+# ----- finding -----
+
+
+def versions(run: Path) -> list[int]:
+    """Return the versions of which a run has checkpoints, in order; whether they are whole is for `check` to say."""
+    return sorted(_folders(run / CHECKPOINTS))
+
+
+def _folders(place: Path) -> dict[int, Path]:
+    """Return version -> its folder."""
+    try:
+        names = sorted(os.listdir(place))
+    except OSError:
+        return {}
+    # What begins with a dot comes first: a folder that was moved away counts only while nothing stands in its place.
+    matches = [match for match in map(NAME.fullmatch, names) if match is not None]
+    folders = {int(match[1] or match[2]): place / match[0] for match in matches}
+    return {version: folder for version, folder in folders.items() if (folder / RECORD).is_file()}
+
+
+def newest(run: Path) -> Path | None:
+    """Return the folder of a run's latest checkpoint; None: it has none."""
+    folders = _folders(run / CHECKPOINTS)
+    if not folders:
+        return None
+    try:
+        latest = json_from_line((run / CHECKPOINTS / LATEST).read_bytes()).get("version")
+    except (OSError, RecordError):
+        latest = None
+    return folders[latest if latest in folders else max(folders)]
+
+
+def find(run: Path, version: int | None = None) -> Path:
+    """Return the folder of a version's checkpoint; None: of the latest.
+
+    Raises UserError, with the versions there are, if there is none.
+    """
+    folders = _folders(run / CHECKPOINTS)
+    folder = newest(run) if version is None else folders.get(version)
+    if folder is not None:
+        return folder
+    if not folders:
+        raise UserError(f"run {run} has no checkpoints; `train` writes one every checkpoints.save_every updates")
+    raise UserError(f"run {run} has no checkpoint {version}; it has {', '.join(map(str, sorted(folders)))}")
+
+
+def check(folder: Path) -> Checkpoint:
+    """Return what a checkpoint says of itself, after reading every file of it once.
+
+    Raises UserError, with the file's name, if it is partial, changed since, or no checkpoint.
+    """
+    record = _record(folder)
+    files = record.get("files")
+    version, info = record.get("version"), record.get("info")
+    if not isinstance(files, dict) or type(version) is not int or not isinstance(info, dict):
+        raise UserError(f"{folder} is no whole checkpoint: {RECORD} does not say which files belong to it")
+    for name, expected in files.items():
+        _check_file(folder, name, expected)
+    return Checkpoint(folder=folder, version=version, run=str(record.get("run", "")), info=info)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json_from_line((folder / RECORD).read_bytes())
+    except FileNotFoundError as error:
+        what = "there is no such folder" if not folder.is_dir() else f"it has no {RECORD}"
+        raise UserError(f"{folder} is no checkpoint: {what}") from error
+    except (OSError, RecordError) as error:
+        raise UserError(f"{folder} is no whole checkpoint: {RECORD} cannot be read: {reason(error)}") from error
+    if record.get("schema") != CHECKPOINT_SCHEMA:
+        raise UserError(
+            f"{folder} is no checkpoint that this selfplay reads: its schema is {record.get('schema')!r}, "
+            f"not {CHECKPOINT_SCHEMA!r}"
+        )
+    return record
+
+
+def _check_file(folder: Path, name: str, expected: object) -> None:
+    try:
+        found = _measure(folder / name)
+    except OSError as error:
+        raise UserError(f"{folder} is no whole checkpoint: its file {name} cannot be read: {reason(error)}") from error
+    if found != expected:
+        says = expected if isinstance(expected, dict) else {}
+        both = f"{found['bytes']} bytes, {says.get('bytes')} were written"
+        how = both if found["bytes"] != says.get("bytes") else "its checksum is another one"
+        raise UserError(f"{folder} is no whole checkpoint: its file {name} was changed since ({how})")
+
+
+# ----- going back -----
+
+
+def set_aside(run: Path, *, version: int, folder: Path) -> None:
+    """Move a run's checkpoints above a version into a folder, and point to that version if it has a checkpoint."""
+    place = run / CHECKPOINTS
+    if not place.is_dir():
+        return
+    _clean(place)
+    folders = _folders(place)
+    later = [other for other in sorted(folders) if other > version]
+    for other in later:
+        folder.mkdir(parents=True, exist_ok=True)
+        folders[other].rename(folder / name_of(other))
+    if later and version in folders:
+        _point_to(place, version)

@@ -355,7 +355,32 @@ class NeedsWords(NumTurns):
         return Scores(values=np.array([1 / len(turn.text.split()) for turn in conversation.turns]))
 
 
-@pytest.mark.parametrize("reward", [NumTurns(), Payoff()])
+class MeanOfGroup(ReadsItsNeighbours):
+    scope: ClassVar[str] = "group"
+
+
+class MeanOfAll(ReadsItsNeighbours):
+    scope: ClassVar[str] = "batch"
+    range: ClassVar[tuple[float, float]] = (0, np.inf)
+
+
+class OtherScope(NumTurns):
+    scope: ClassVar[str] = "turn"
+
+
+class RangeUpsideDown(NumTurns):
+    range: ClassVar[tuple[float, float]] = (1.0, 0.0)
+
+
+class RangeOfThree(NumTurns):
+    range: ClassVar[tuple[float, ...]] = (0.0, 0.5, 1.0)
+
+
+class SlowInWords(NumTurns):
+    is_slow: ClassVar[str] = "no"
+
+
+@pytest.mark.parametrize("reward", [NumTurns(), Payoff(), MeanOfGroup(), MeanOfAll()])
 def test_check_reward_of_a_correct_reward_passes(reward):
     check_reward(reward)
     check_reward(reward, [play_scripted(Whisper(), Whisper().scenario(seed, "train")) for seed in range(3)])
@@ -376,6 +401,10 @@ def test_check_reward_of_a_correct_reward_passes(reward):
         (ChangesItsMind, "score gave 1 when asked again, 0 when first.*seed 0, split train, turn 0"),
         (WritesFacts, "score changed the conversations .*seed 0, split train, turn 4"),
         (NeedsWords, "score raised ZeroDivisionError.*seed 2, split train, turn 4"),
+        (OtherScope, "scope is 'turn'; it must be one of conversation, group, batch"),
+        (RangeUpsideDown, r"range is \(1.0, 0.0\); it must be two numbers, the lower bound first"),
+        (RangeOfThree, r"range is \(0.0, 0.5, 1.0\); it must be two numbers"),
+        (SlowInWords, "is_slow is 'no'; it must be True or False"),
     ],
 )
 def test_check_reward_of_a_broken_reward_says_what_to_mend(reward, message):

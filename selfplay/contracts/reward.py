@@ -6,6 +6,8 @@ import pickle
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from itertools import groupby
+from typing import get_args
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from selfplay.dialog import (
     Turn,
 )
 from selfplay.interfaces import Reward
+from selfplay.score import Scope
 
 # Two calls, or two batch compositions, may differ by rounding in float32; anything larger is another answer.
 SCORE_TOLERANCE = 1e-4
@@ -31,14 +34,15 @@ def check_reward(reward: Reward, conversations: Sequence[Conversation] | None = 
     """
     check_attributes(reward, Reward, "reward")
     spot = Spot(plugin=plugin_label(reward, "reward"))
-    given = list(sample_conversations() if conversations is None else conversations)
-    # Alone first: an error then names the conversation that is at fault.
-    alone = [_score(spot.at(conversation), reward, [conversation])[0] for conversation in given]
-    for conversation, its_scores in zip(given, alone, strict=True):
+    _check_claims(spot, reward)
+    given = sorted(sample_conversations() if conversations is None else conversations, key=lambda one: one.group)
+    # The smallest calls first: an error then names the conversation that is at fault.
+    first = [scores for call in _calls(reward, given) for scores in _score(spot.at(call[0]), reward, call)]
+    for conversation, its_scores in zip(given, first, strict=True):
         _check_scores(spot.at(conversation), its_scores, conversation)
-    _same_scores(spot, given, alone, _score(spot, reward, given), "together with others")
-    _same_scores(spot, given, alone, _score(spot, reward, deepcopy(given)), "when asked again")
-    _same_scores(spot, given, alone, _score(spot, reward, given[::-1])[::-1], "in another order")
+    _same_scores(spot, given, first, _score(spot, reward, given), "together with others")
+    _same_scores(spot, given, first, _score(spot, reward, deepcopy(given)), "when asked again")
+    _same_scores(spot, given, first, _score(spot, reward, given[::-1])[::-1], "in another order")
     _score(spot, reward, [])
 
 
@@ -56,6 +60,29 @@ def sample_conversations() -> list[Conversation]:
         ),
     }
     return [_sample(index, said) for index, said in enumerate(texts.values())]
+
+
+def _check_claims(spot: Spot, reward: Reward) -> None:
+    """Check what a reward may say of itself; each of them has a default."""
+    scope, is_slow = getattr(reward, "scope", "conversation"), getattr(reward, "is_slow", False)
+    bounds = getattr(reward, "range", (0.0, 1.0))
+    if scope not in get_args(Scope):
+        raise spot.broken("scope", f"is {scope!r}", f"it must be one of {', '.join(get_args(Scope))}")
+    if not isinstance(is_slow, bool):
+        raise spot.broken("is_slow", f"is {is_slow!r}", "it must be True or False")
+    numbers = [bound for bound in bounds if isinstance(bound, int | float)] if isinstance(bounds, tuple) else []
+    if len(numbers) != 2 or len(bounds) != 2 or not numbers[0] < numbers[1]:
+        raise spot.broken("range", f"is {bounds!r}", "it must be two numbers, the lower bound first")
+
+
+def _calls(reward: Reward, conversations: list[Conversation]) -> list[list[Conversation]]:
+    """Return the smallest calls that the reward's scope allows; together they hold the conversations in order."""
+    scope = getattr(reward, "scope", "conversation")
+    if scope == "conversation":
+        return [[conversation] for conversation in conversations]
+    if scope == "batch":
+        return [conversations] if conversations else []
+    return [list(call) for _, call in groupby(conversations, key=lambda conversation: conversation.group)]
 
 
 def _score(spot: Spot, reward: Reward, conversations: Sequence[Conversation]) -> list[Scores]:
@@ -95,8 +122,8 @@ def _same_scores(
         _check_scores(here, other, conversation)
         near = np.isclose(one.values, other.values, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE, equal_nan=True)
         for turn in np.flatnonzero(~near):
-            problem = f"gave {other.values[turn]:g} {when}, {one.values[turn]:g} when first asked, alone"
-            right = "a score must depend on its own conversation only"
+            problem = f"gave {other.values[turn]:g} {when}, {one.values[turn]:g} when first asked"
+            right = "a score must depend on its own conversation only, or on its scope"
             raise replace(here, turn=int(turn)).broken("score", problem, right)
 
 

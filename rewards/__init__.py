@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewards.asking import Question, QuestionDensity
+from rewards.asking import Question, QuestionDensity, QuestionMarks
 from rewards.outcome import Payoff
 from rewards.repetition import ConversationRepetition, UtteranceRepetition
 from rewards.sentiment import Sentiment
@@ -12,6 +12,7 @@ REWARDS: dict[str, type] = {
     "payoff": Payoff,
     "question": Question,
     "question_density": QuestionDensity,
+    "question_marks": QuestionMarks,
     "sentiment": Sentiment,
     "utterance_repetition": UtteranceRepetition,
 }

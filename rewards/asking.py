@@ -40,6 +40,28 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionMarks:
+    """How much of a message is question marks.
+
+    Definition: question marks / characters; 0 for an empty message.
+    Range: 0 to 1.
+    Source: made here; dense enough for a random model to find, which the tiny preset shows.
+    Exploit: "????" is its optimum; that is what it is for.
+    Guard: none; no reward for a model that speaks a language.
+    """
+
+    name: ClassVar[str] = "question_marks"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
+        """Return one number a turn."""
+        return [score_texts(conversation, self._of) for conversation in conversations]
+
+    def _of(self, text: str) -> float:
+        return text.count("?") / max(1, len(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionDensity:
     """How much of a message is asking.
 

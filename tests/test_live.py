@@ -1,0 +1,192 @@
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from selfplay.commands.live import Frame, LiveScreen, PlainScreen, Progress, open_screen, sparkline
+from selfplay.dialog import Conversation, Scenario, Turn
+from selfplay.train_settings import TrainSettings
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\rx\u202e[red]y"
+METRICS = {
+    "reward/total": 0.41,
+    "reward/question": 0.41,
+    "kl/per_token_nats": 0.0123,
+    "kl/coefficient": 0.1,
+    "entropy/per_token_nats": 2.309,
+    "play/cut_share": 0.12,
+    "play/failed": 0.0,
+    "play/seconds": 9.13,
+    "play/tokens_per_second": 166.4,
+    "learn/seconds": 12.0,
+    "learn/tokens_per_second": 290.0,
+}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def progress_of(clock, *, first_step=0, run="chat", **settings):
+    return Progress(
+        settings=TrainSettings.model_validate({"steps": 30, **settings}), run=run, first_step=first_step, clock=clock
+    )
+
+
+def console_of(*, width=80, height=24, is_terminal=False):
+    return Console(file=io.StringIO(), width=width, height=height, force_terminal=is_terminal, color_system=None)
+
+
+def spoken(*texts, role="host", error=None):
+    return Conversation(
+        id="000000-g00-0",
+        scenario=Scenario(env="e", seed=0, split="train", roles=("host", "guest")),
+        turns=tuple(Turn(role=role, text=text, heard_text="", player="learner@0") for text in texts),
+        error=error,
+    )
+
+
+def play_steps(screen, clock, *, seconds, first=0, metrics=METRICS):
+    for step, length in enumerate(seconds, start=first):
+        screen.start_step(step, step)
+        clock.now += length
+        screen.end_step(step, metrics)
+
+
+def frame_of(progress, *, width=80, height=24):
+    console = console_of(width=width, height=height)
+    console.print(Frame(progress))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_plain_line_says_what_a_step_did():
+    clock, console = Clock(), console_of(width=40)
+    screen = PlainScreen(console, progress_of(clock, kl={"controller": "adaptive"}))
+    play_steps(screen, clock, seconds=[20.0, 20.0, 20.0])
+    # 27 steps of 20 s remain: 540 s
+    assert console.file.getvalue().splitlines()[-1] == (
+        "step 3/30  reward 0.41 (question 0.41)  kl 0.012/0.050 x0.10  entropy 2.31  cut 12%  "
+        "play 9.1 s 166 tok/s  learn 12.0 s 290 tok/s  left 9 min"
+    )
+
+
+@pytest.mark.parametrize(("controller", "words"), [("fixed", "kl 0.012 x0.10  "), ("off", "kl 0.012  ")])
+def test_plain_line_shows_the_coefficient_only_where_there_is_one(controller, words):
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock, kl={"controller": controller})), clock, seconds=[1.0])
+    assert words in console.file.getvalue()
+
+
+def test_plain_line_counts_what_failed_or_was_stale():
+    clock, console = Clock(), console_of()
+    metrics = {**METRICS, "play/failed": 1.0, "play/stale_dropped": 2.0}
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics=metrics)
+    assert "  failed 1  stale 2  " in console.file.getvalue()
+
+
+def test_plain_line_of_a_step_without_numbers_has_dashes():
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics={"reward/total": float("nan")})
+    assert "reward - (question -)  kl - x-  entropy -  cut -  play - s - tok/s" in console.file.getvalue()
+
+
+def test_plain_screen_speaks_after_ten_seconds_then_after_twenty():
+    clock, console = Clock(), console_of()
+    screen = PlainScreen(console, progress_of(clock, conversations=16))
+    screen.start_step(2, 2)
+    for _ in range(7):
+        screen.conversation(spoken("Hi."))
+    for clock.now in (9.0, 10.0, 11.0, 19.0, 21.0):
+        screen.check_time()
+    screen.learning()
+    screen.check_time()
+    assert console.file.getvalue().splitlines() == [
+        "step 3/30  playing 7 of 16 conversations, 10 s so far",
+        "step 3/30  playing 7 of 16 conversations, 21 s so far",
+    ]
+
+
+def test_screen_follows_the_console():
+    settings = TrainSettings()
+    assert isinstance(open_screen(console_of(), settings), PlainScreen)
+    assert isinstance(open_screen(console_of(is_terminal=True), settings), LiveScreen)
+
+
+def test_frame_shows_where_the_run_is():
+    clock = Clock()
+    progress = progress_of(clock, conversations=16, kl={"controller": "adaptive"})
+    screen = LiveScreen(console_of(), progress)
+    play_steps(screen, clock, seconds=[20.0, 60.0, 20.0])
+    screen.start_step(3, 3)
+    screen.conversation(spoken("Hello.", error="it broke"))
+    clock.now += 5.0
+    lines = frame_of(progress)
+    # 27 steps at the median of 20 s, less the 5 s spent: 535 s
+    assert lines[:2] == ["chat", "step 4/30, 9 min left · playing 1 of 16 conversations, 1 failed, 5 s"]
+    assert lines[2] == "━" * 8 + "─" * 72  # 3 of 30 of 80 columns
+    assert "kl          0.012  ▁▁▁  target 0.05, x 0.100" in lines
+
+
+def test_frame_shows_the_last_two_turns_in_two_lines_each():
+    progress = progress_of(Clock())
+    progress.add(spoken("Forgotten.", "Hello\n\x1b[2Jthere.", "word " * 100))
+    assert frame_of(progress, width=60)[-3:] == [
+        "host: Hello ␛[2Jthere.",
+        "host: word word word word word word word word word word word",
+        "word word word word word word word word word word word word",
+    ]
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (200, 60), (40, 12), (20, 5)])
+def test_frame_fits_the_terminal_whatever_it_shows(width, height):
+    clock = Clock()
+    rewards = {f"{number}{HOSTILE}雨{'long' * 9}": 0.123456 for number in range(9)}
+    progress = progress_of(clock, run=HOSTILE * 9, rewards=rewards, kl={"controller": "adaptive"})
+    play_steps(LiveScreen(console_of(), progress), clock, seconds=[1.0] * 29)
+    progress.add(spoken("雨が好き" * 99, HOSTILE * 99, role=HOSTILE))
+    lines = frame_of(progress, width=width, height=height)
+    assert len(lines) <= min(20, height - 1)
+    assert max(map(cell_len, lines)) <= width
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", "".join(lines))
+
+
+def test_live_screen_keeps_what_was_said_above_its_last_frame():
+    console, clock = console_of(is_terminal=True), Clock()
+    with LiveScreen(console, progress_of(clock)) as screen:
+        screen.doing("evaluating", conversations=32)
+        screen.say("play worker 3 was replaced\x1b[2J")
+    output = console.file.getvalue()
+    assert output.index("play worker 3 was replaced␛[2J") < output.rindex("evaluating 0 of 32 conversations")
+
+
+def test_frame_of_older_version_says_which_plays():
+    progress = progress_of(Clock())
+    LiveScreen(console_of(), progress).start_step(5, 4)
+    assert "playing 0 of 16 conversations with version 4" in frame_of(progress)[1]
+
+
+def test_resumed_run_expects_only_what_is_left():
+    clock = Clock()
+    progress = progress_of(clock, first_step=20)
+    play_steps(LiveScreen(console_of(), progress), clock, seconds=[10.0], first=20)
+    assert progress.seconds_left() == 90.0  # 9 of 30 steps
+
+
+def test_sparkline_scales_between_the_extremes_and_leaves_gaps():
+    # sevenths of the way from 0 to 7; the one that is missing is a gap
+    assert sparkline([0, 1, 2, 3, float("nan"), 4, 5, 6, 7]) == "▁▂▃▄ ▅▆▇█"
+    assert sparkline([2.0, 2.0]) == "▁▁"
+    assert sparkline([float("nan")]) == " "
+    assert sparkline([]) == ""
+
+
+def test_sparkline_of_many_values_averages_runs():
+    # 20 bars at most: 40 values in pairs with means 0.5, 2.5, ... 38.5
+    bars = sparkline(list(range(40)))
+    assert (len(bars), bars[0], bars[-1]) == (20, "▁", "█")

@@ -26,7 +26,7 @@ from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.whole_files import reason, sync, write_whole
 
-__all__ = ["Checkpoint", "check", "find", "newest", "set_aside", "versions", "write"]
+__all__ = ["Checkpoint", "check", "find", "name_of", "newest", "set_aside", "version_of", "versions", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,14 @@ def write(
 def name_of(version: int) -> str:
     """Return the name of a version's folder: "000030"."""
     return f"{version:06d}"
+
+
+def version_of(folder: Path) -> int:
+    """Return the version that a checkpoint's folder is named after; ValueError: it has no such name."""
+    match = NAME.fullmatch(folder.name)
+    if match is None:
+        raise ValueError(f"{folder} is not named as a checkpoint, such as {name_of(30)}")
+    return int(match[1] or match[2])
 
 
 def _hidden(place: Path, version: int, ending: str) -> Path:
@@ -190,8 +198,7 @@ def _folders(place: Path) -> dict[int, Path]:
     except OSError:
         return {}
     # What begins with a dot comes first: a folder that was moved away counts only while nothing stands in its place.
-    matches = [match for match in map(NAME.fullmatch, names) if match is not None]
-    folders = {int(match[1] or match[2]): place / match[0] for match in matches}
+    folders = {version_of(place / name): place / name for name in names if NAME.fullmatch(name)}
     return {version: folder for version, folder in folders.items() if (folder / RECORD).is_file()}
 
 

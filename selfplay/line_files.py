@@ -11,7 +11,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,13 +81,16 @@ class Place:
 class LineIndex:
     """Where the last good line of each id stands, over the .jsonl and .jsonl.gz files of a folder.
 
-    `refresh` reads only what was added since the last time, so a file may grow meanwhile.
+    `refresh` reads only what was added since the last time, so a file may grow meanwhile.  One that was replaced, as
+    when a run goes back to a checkpoint, makes it read everything anew.
     """
 
-    def __init__(self, folder: Path, *, identify: Callable[[dict[str, Any]], str]) -> None:
+    def __init__(self, folder: Path, *, identify: Callable[[dict[str, Any]], str], stem: str = "*") -> None:
         self.places: dict[str, Place] = {}  # id -> its last good line
         self._folder = folder
         self._identify = identify  # record -> id; RecordError: not a good line
+        self._stem = stem  # pattern of the files' names, without the suffix
+        self._identities: dict[Path, int] = {}  # file -> what tells it from one that replaced it
         self._next: dict[Path, Place] = {}  # file -> where the next line begins
         self._skipped: dict[str, None] = {}  # problems that stay, each once, in order
         self._unfinished: list[str] = []  # problems that may be gone at the next look
@@ -105,7 +108,9 @@ class LineIndex:
     def refresh(self) -> None:
         """Index the lines that are new."""
         self._unfinished.clear()
-        for path in sorted((*self._folder.glob("*.jsonl"), *self._folder.glob("*.jsonl.gz"))):
+        paths = sorted((*self._folder.glob(f"{self._stem}.jsonl"), *self._folder.glob(f"{self._stem}.jsonl.gz")))
+        self._forget_replaced(paths)
+        for path in paths:
             # A compressed file is sealed: it does not grow.
             if path.suffix == ".jsonl" or path not in self._next:
                 self._read_new_lines(path)
@@ -122,6 +127,17 @@ class LineIndex:
         except (OSError, EOFError, zlib.error, RecordError) as error:
             self.report(f"{self._label(place)}: {error}")
             return None
+
+    def _forget_replaced(self, paths: Sequence[Path]) -> None:
+        identities: dict[Path, int] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                identities[path] = path.stat().st_ino
+        if any(identities.get(path, known) != known for path, known in self._identities.items()):
+            for seen in (self.places, self._next, self._skipped):
+                seen.clear()
+            self._unpacked = (Path(), b"")
+        self._identities |= identities
 
     def _read_new_lines(self, path: Path) -> None:
         here = self._next.get(path, Place(path=path, number=1, offset=0))

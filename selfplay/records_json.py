@@ -31,8 +31,10 @@ from selfplay.line_files import RecordError
 
 CONVERSATION_SCHEMA = "selfplay.conversation/1"
 TOKENS_SCHEMA = "selfplay.tokens/1"
+ANNOTATION_SCHEMA = "selfplay.annotation/1"
+METRICS_SCHEMA = "selfplay.metrics/1"
 DECIMALS = 4  # of every float in a conversation line outside the scenario, whose floats are exact
-TOKENS_DECIMALS = 6  # of every float in a tokens line
+TOKENS_DECIMALS = 6  # of every float in a tokens line or an annotation
 # The finishes of which `Turn.is_cut` says so.
 CUT = frozenset(
     finish for finish in get_args(Finish) if Turn(role="", text="", heard_text="", player="", finish=finish).is_cut
@@ -51,10 +53,16 @@ class TokenCounts:
 
 
 def conversation_to_json(
-    conversation: Conversation, *, run: str = "", package: str = __version__, git: str | None = None
+    conversation: Conversation,
+    *,
+    run: str = "",
+    package: str = __version__,
+    git: str | None = None,
+    rewards: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the conversation's transcript record; ``json.dumps(..., allow_nan=False)`` accepts it.
 
+    rewards: the block of `selfplay.rewards_json.rewards_to_json`; None: it was not scored.
     Raises RecordError if an environment put something into it that JSON cannot hold.
     """
     record = {
@@ -69,6 +77,7 @@ def conversation_to_json(
         "players": {role: _player_to_json(player) for role, player in conversation.players.items()},
         "turns": [_turn_to_json(number, turn) for number, turn in enumerate(conversation.turns)],
         "outcome": _outcome_to_json(conversation.outcome),
+        **({} if rewards is None else {"rewards": rewards}),
         "timing": {"started_at": conversation.started_at, "play_seconds": conversation.seconds},
         "origin": {"package": package, "git": git},
         "error": conversation.error,
@@ -92,6 +101,26 @@ def tokens_to_json(conversation: Conversation, *, tokenizer: str | None = None) 
     if not turns:
         return None
     return {"schema": TOKENS_SCHEMA, "conversation": conversation.id, "tokenizer": tokenizer, "turns": turns}
+
+
+def annotation_to_json(
+    conversation: str, *, by: str, kind: str, data: Mapping[str, Any], turn: int | None, at: str
+) -> dict[str, Any]:
+    """Return the line of something that was learnt of a stored conversation later, or of one of its turns.
+
+    Raises RecordError if the data holds what JSON cannot.
+    """
+    record = {"schema": ANNOTATION_SCHEMA, "at": at, "conversation": conversation, "turn": turn, "by": by, "kind": kind}
+    try:
+        return {**record, "data": plain_json(data, decimals=TOKENS_DECIMALS)}
+    except TypeError as error:
+        raise RecordError(f"annotation of conversation {conversation} cannot be stored: {error}") from error
+
+
+def metrics_to_json(step: int, metrics: Mapping[str, float], *, at: str) -> dict[str, Any]:
+    """Return the line of a step's metrics; what is not finite becomes null, nothing is rounded."""
+    record = {"schema": METRICS_SCHEMA, "step": step, "at": at}
+    return record | {path: plain_json(value, decimals=None) for path, value in metrics.items()}
 
 
 def conversation_from_json(record: Mapping[str, Any], tokens_record: Mapping[str, Any] | None = None) -> Conversation:

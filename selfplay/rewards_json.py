@@ -1,0 +1,155 @@
+"""The rewards of a conversation as the `rewards` block of its transcript line.
+
+A part is a line of the block for each turn of which a reward says something: a number, or a reason why there is none.
+Legend: K turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from selfplay.dialog import Conversation, Floats, ScoredConversation, Scores
+from selfplay.line_files import RecordError
+
+__all__ = ["Ranges", "rewards_to_json", "scored_from_json"]
+
+Ranges = Mapping[str, tuple[float, float]]  # reward -> what its numbers are clipped to before they count
+
+UNBOUNDED = (-math.inf, math.inf)
+TOLERANCE = 1e-4  # for each number in a sum: they are stored rounded
+
+
+def rewards_to_json(
+    scored: ScoredConversation, *, weights: Mapping[str, float], ranges: Ranges | None = None
+) -> dict[str, Any] | None:
+    """Return the `rewards` block of a scored conversation, not rounded yet; None: it was never scored.
+
+    weights: of every reward that was asked; a reward without numbers failed, and its part says so.
+    """
+    if not scored.parts and not _failed_in_scoring(scored.conversation):
+        return None
+    has_total = bool(np.isfinite(scored.rewards).all())
+    return {
+        "set": _digest(weights, ranges or {}),
+        "per_turn": scored.rewards.tolist(),
+        "per_role": _per_role(scored) if has_total else {},
+        "parts": [*_parts(scored, weights, ranges or {}), *_failed_parts(scored, weights)],
+    }
+
+
+def scored_from_json(record: Mapping[str, Any], conversation: Conversation) -> ScoredConversation | None:
+    """Return a stored conversation with its rewards; None: its record has none.
+
+    Raises RecordError if the block is malformed, or its sums are not those of its parts.
+    """
+    block = record.get("rewards")
+    if block is None:
+        return None
+    try:
+        scored = _scored(block, conversation)
+        _check_sums(block, scored)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise RecordError(f"conversation {conversation.id!r}: its rewards cannot be read: {error!r}") from error
+    return scored
+
+
+def _failed_in_scoring(conversation: Conversation) -> bool:
+    outcome = conversation.outcome
+    return outcome is not None and outcome.reason in ("reward_error", "timeout")
+
+
+def _digest(weights: Mapping[str, float], ranges: Ranges) -> str:
+    """Return what tells two sets of rewards apart: their names, weights and ranges."""
+    # As text, for JSON has no infinity.
+    described = sorted((name, repr(weight), repr(ranges.get(name, UNBOUNDED))) for name, weight in weights.items())
+    return "sha256:" + hashlib.sha256(json.dumps(described).encode("ascii")).hexdigest()[:16]
+
+
+def _per_role(scored: ScoredConversation) -> dict[str, float]:
+    roles = dict.fromkeys(scored.conversation.scenario.roles, 0.0)
+    for turn, reward in zip(scored.conversation.turns, scored.rewards.tolist(), strict=True):
+        roles[turn.role] = roles.get(turn.role, 0.0) + reward
+    return roles
+
+
+def _parts(scored: ScoredConversation, weights: Mapping[str, float], ranges: Ranges) -> Iterator[dict[str, Any]]:
+    for name, scores in scored.parts.items():
+        weight = float(weights.get(name, 1.0))
+        for turn, raw in enumerate(scores.values.tolist()):
+            why = scores.why[turn] if scores.why else ""
+            if math.isnan(raw) and not why:
+                continue
+            low, high = ranges.get(name, UNBOUNDED)
+            yield {
+                "name": name,
+                "turn": turn,
+                "role": scored.conversation.turns[turn].role,
+                "raw": raw,
+                "weight": weight,
+                "value": weight * min(max(raw, low), high),
+                "status": "skipped" if math.isnan(raw) else "ok",
+                "why": why,
+            }
+
+
+def _failed_parts(scored: ScoredConversation, weights: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    if not _failed_in_scoring(scored.conversation):
+        return
+    nothing = dict.fromkeys(("turn", "role", "raw", "value"))
+    for name, weight in weights.items():
+        if name not in scored.parts:
+            why = scored.conversation.error or ""
+            yield {"name": name, **nothing, "weight": float(weight), "status": "failed", "why": why}
+
+
+def _scored(block: Mapping[str, Any], conversation: Conversation) -> ScoredConversation:
+    num_turns = conversation.num_turns
+    rewards = np.array([_number(value) for value in block["per_turn"]], dtype=np.float32)  # [K]
+    if rewards.shape != (num_turns,):
+        raise ValueError(f"{len(rewards)} rewards for {num_turns} turns")
+    values: dict[str, Floats] = {}
+    reasons: dict[str, list[str]] = {}
+    for part in block.get("parts", ()):
+        if part["turn"] is None:
+            continue
+        name, turn = str(part["name"]), int(part["turn"])
+        if not 0 <= turn < num_turns:
+            raise ValueError(f"a part of turn {turn}, but only {num_turns} turns")
+        values.setdefault(name, np.full(num_turns, np.nan, dtype=np.float32))[turn] = _number(part["raw"])
+        reasons.setdefault(name, [""] * num_turns)[turn] = str(part.get("why", ""))
+    parts = {name: Scores(values=values[name], why=tuple(why) if any(why) else ()) for name, why in reasons.items()}
+    return ScoredConversation(conversation=conversation, rewards=rewards, parts=parts)
+
+
+def _check_sums(block: Mapping[str, Any], scored: ScoredConversation) -> None:
+    """Hold the block to its own arithmetic; a conversation that failed in scoring has no sums."""
+    rewards = scored.rewards.tolist()
+    if not np.isfinite(scored.rewards).all():
+        return
+    parts = block.get("parts", ())
+    for turn, reward in enumerate(rewards if parts else ()):
+        values = [_number(part["value"]) for part in parts if part["turn"] == turn and part["status"] == "ok"]
+        _check_sum(f"turn {turn}", reward, values)
+    for role, total in block.get("per_role", {}).items():
+        turns = enumerate(scored.conversation.turns)
+        _check_sum(f"role {role}", _number(total), [rewards[number] for number, turn in turns if turn.role == role])
+
+
+def _check_sum(what: str, total: float, addends: list[float]) -> None:
+    rounding = TOLERANCE * (1 + len(addends) + sum(map(abs, addends)))
+    if not abs(sum(addends) - total) <= rounding:
+        raise ValueError(f"{what} has {total:g}, but what it is made of sums to {sum(addends):g}")
+
+
+def _number(value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

@@ -11,7 +11,7 @@ import difflib
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -76,6 +76,7 @@ class Settings(BaseModel):
     """A frozen group of settings; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+    presets: ClassVar[str] = ""  # what the names of their presets begin with
 
 
 class SamplingSettings(Settings):
@@ -108,6 +109,8 @@ class TranscriptSettings(Settings):
 class PlaySettings(Settings):
     """What `play` accepts."""
 
+    presets: ClassVar[str] = "play/"
+
     seed: int = Field(default=0, ge=0)  # every draw derives from it
     conversations: int = Field(default=4, ge=1)  # how many to play
     out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<mmdd-HHMMSS>
@@ -133,9 +136,11 @@ def resolve(settings_class: type[SettingsT], words: Sequence[str], *, under: Sou
     Raises UserError with the key as the user wrote it, what is wrong with it and what would be right.
     """
     files, pairs = _split_words(words)
-    readers = {"preset": _read_preset, "config": read_config}
     sources = [] if under is None else [under]
-    sources += [readers[word](files[word]) for word in FILE_WORDS if word in files]
+    if "preset" in files:
+        sources.append(_read_preset(files["preset"], prefix=settings_class.presets))
+    if "config" in files:
+        sources.append(read_config(files["config"]))
     tree: dict[str, Any] = {}
     for source in sources:
         tree = _merge(settings_class, tree, source.tree)
@@ -158,15 +163,17 @@ def sampling_of(settings: PlaySettings) -> Sampling:
 
 
 def preset_names() -> list[str]:
-    """Return the names that `preset=` accepts, sorted."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in PRESETS.iterdir() if entry.name.endswith(".yaml"))
+    """Return the names of all presets, sorted; those of `play` begin with "play/"."""
+    places = {"": PRESETS, "play/": PRESETS / "play"}
+    files = [(prefix, entry.name) for prefix, place in places.items() for entry in place.iterdir()]
+    return sorted(prefix + name.removesuffix(".yaml") for prefix, name in files if name.endswith(".yaml"))
 
 
 def preset_text(name: str) -> str:
     """Return a preset's YAML, comments included."""
     if name not in preset_names():
         raise UserError(f"preset={name}: no preset has that name{nearest(name, preset_names())}")
-    return (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    return PRESETS.joinpath(*f"{name}.yaml".split("/")).read_text(encoding="utf-8")
 
 
 # ----- words -----
@@ -212,8 +219,12 @@ def _has_keys(kind: Any) -> bool:
     return is_group or kind is None or get_origin(kind) is dict
 
 
-def _read_preset(name: str) -> Source:
-    return read_source(f"preset {name}", preset_text(name))
+def _read_preset(name: str, *, prefix: str) -> Source:
+    own = [known.removeprefix(prefix) for known in preset_names() if known.startswith(prefix)]
+    own = [known for known in own if "/" not in known]
+    if name not in own:
+        raise UserError(f"preset={name}: no preset has that name{nearest(name, own)}")
+    return read_source(f"preset {name}", preset_text(prefix + name))
 
 
 def read_config(path: str) -> Source:

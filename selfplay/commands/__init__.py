@@ -16,6 +16,7 @@ __all__ = ["Command", "main"]
 
 # verb -> (module, what the menu says of it); the module is imported only when its verb is used.
 VERBS: Mapping[str, tuple[str, str]] = {
+    "train": ("selfplay.commands.train", "two copies of a policy talk, rewards score them, a learner improves it"),
     "play": ("selfplay.commands.play", "two players talk; the conversations are stored in a run folder"),
     "show": ("selfplay.commands.show", "print a stored conversation"),
     "ls": ("selfplay.commands.ls", "list runs, or the conversations of one run"),
@@ -72,9 +73,10 @@ def _run(words: Sequence[str], verbs: Mapping[str, tuple[str, str]]) -> int:
 
 def _check_flags(verb: str, line: CommandLine, command: Command) -> None:
     """Refuse a flag that the command's own help does not know: raises UserError."""
-    for flag, is_given in (("--dry-run", line.dry_run), ("--json", line.as_json)):
+    flags = (("--dry-run", line.dry_run), ("--json", line.as_json), ("-r ", bool(line.rewards)))
+    for flag, is_given in flags:
         if is_given and flag not in command.USAGE:
-            raise UserError(f"{flag} means nothing to {verb}; {verb} --help says what it takes")
+            raise UserError(f"{flag.strip()} means nothing to {verb}; {verb} --help says what it takes")
 
 
 def _menu(verbs: Mapping[str, tuple[str, str]]) -> str:

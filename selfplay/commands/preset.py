@@ -19,9 +19,10 @@ Print a preset, or copy it to a new file of your own, to edit and use with confi
 `selfplay list presets` shows the names; preset=NAME uses one as it is.
 
 Examples:
-  selfplay preset show chat
+  selfplay preset show vhrl
   selfplay preset copy chat my.yaml
-  selfplay play config=my.yaml
+  selfplay train config=my.yaml
+  selfplay preset copy play/chat talk.yaml
 """
 
 

@@ -17,6 +17,7 @@ class CommandLine:
     wants_help: bool = False  # --help
     dry_run: bool = False  # --dry-run: print the resolved configuration and stop
     as_json: bool = False  # --json: machine-readable output
+    rewards: tuple[str, ...] = ()  # NAME=WEIGHT of each -r, in order
 
 
 def program_name() -> str:
@@ -30,13 +31,16 @@ def read_words(arguments: Sequence[str]) -> CommandLine:
     Raises UserError for any other word that begins with a dash: settings are `key=value`.
     """
     flags = {"--help": False, "-h": False, "--dry-run": False, "--json": False}
-    words = []
-    for argument in arguments:
+    words, rewards = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
         if argument in flags:
             flags[argument] = True
+        elif argument == "-r":
+            rewards.append(_reward(next(waiting, "")))
         elif argument.startswith("-"):
             raise UserError(
-                f"unknown flag {argument!r}: settings are written key=value; the flags are --help, --dry-run and --json"
+                f"unknown flag {argument!r}: settings are written key=value; the flags are --help, --dry-run, --json and -r"
             )
         else:
             words.append(argument)
@@ -45,4 +49,12 @@ def read_words(arguments: Sequence[str]) -> CommandLine:
         wants_help=flags["--help"] or flags["-h"],
         dry_run=flags["--dry-run"],
         as_json=flags["--json"],
+        rewards=tuple(rewards),
     )
+
+
+def _reward(word: str) -> str:
+    name, _, weight = word.rpartition("=")
+    if not name or not weight:
+        raise UserError(f"-r {word}: expected a reward and its weight, as in -r question=0.5")
+    return word

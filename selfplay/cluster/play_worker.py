@@ -1,0 +1,128 @@
+"""Plays blocks of matches with the newest weights it was given; knows nothing of where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from selfplay import models
+from selfplay.cluster.model_files import ModelFiles
+from selfplay.dealing import FROZEN, LEARNER
+from selfplay.dialog import Conversation
+from selfplay.interfaces import Env, Sampling, View, Weights
+from selfplay.play import Match, play
+from selfplay.players import Player, PlayerSettings, make_bridge, make_players, tokenizer_hash
+from selfplay.score import Parts, WeightedReward, parts_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from selfplay.generate.engine import TokenGenerator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayPlan:
+    """Everything a play worker needs; travels to other machines."""
+
+    env: Env
+    model: ModelFiles
+    rewards: tuple[WeightedReward, ...] = ()  # cheap ones that look at one conversation at a time
+    reward_timeout_seconds: float = 30.0
+    fixed: Mapping[str, str] = field(default_factory=dict)  # role -> a player that is never the policy
+    has_policy: bool = True  # whether any role is the policy's
+    has_frozen: bool = False  # whether it meets itself as it was before training
+    uses_adapters: bool = False  # weights come as what adapters add to the first ones
+    view: View = "perspective"
+    sampling: Sampling = field(default_factory=Sampling)
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0  # of torch; 0: all cores
+    max_batch: int = 64
+    concurrency: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """A conversation and what the cheap rewards said of it."""
+
+    conversation: Conversation
+    parts: Parts
+
+
+class PlayWorker:
+    """Owns an engine; torch is imported when a language model is needed, and not before."""
+
+    def __init__(self, plan: PlayPlan) -> None:
+        """Remember the plan; models are loaded by `start`."""
+        self.facts: dict[str, Any] = {}  # what a run's manifest records of the models
+        self._plan = plan
+        self._players: dict[str, Player] = {}
+        self._engine: TokenGenerator | None = None
+        self._first_state: Mapping[str, Tensor] = {}  # the weights that adapters add to
+
+    def start(self) -> Mapping[str, Any]:
+        """Load the models and return what the manifest records of them.  Raises UserError if one cannot be had."""
+        plan = self._plan
+        if plan.has_policy:
+            self._load_policy()
+        table = make_players(
+            plan.fixed.values(),
+            env=plan.env,
+            settings=PlayerSettings(
+                view=plan.view,
+                sampling=plan.sampling,
+                device=plan.device,
+                dtype=plan.dtype,
+                max_batch=plan.max_batch,
+            ),
+            say=lambda _text: None,
+            write=lambda _text: None,
+        )
+        self._players.update(table.players)
+        self.facts.setdefault("tokenizers", {}).update(table.tokenizers)
+        return self.facts
+
+    def load(self, weights: Weights) -> None:
+        """Let the policy answer with these weights in all conversations that begin from now on."""
+        if self._engine is None:
+            return
+        if weights.adapter_scale is not None:
+            from selfplay.learn.adapters import merged
+
+            weights = Weights(version=weights.version, state=merged(self._first_state, weights))
+        self._engine.load(LEARNER, weights)
+        self._players[LEARNER] = replace(self._players[LEARNER], version=weights.version)
+
+    def play(self, matches: Sequence[Match]) -> Iterator[Played]:
+        """Play a block and yield each conversation, with its cheap rewards, as it finishes."""
+        plan = self._plan
+        players = self._players
+        conversations = play(
+            matches, env=plan.env, players=players, view=plan.view, concurrency=plan.concurrency
+        )
+        for conversation in conversations:
+            [parts] = parts_of([conversation], plan.rewards, timeout_seconds=plan.reward_timeout_seconds)
+            yield Played(conversation=conversation, parts=parts)
+
+    def _load_policy(self) -> None:
+        from selfplay.generate.engine import TokenGenerator
+
+        plan = self._plan
+        models.use_threads(plan.threads)
+        loaded = plan.model.load(device=plan.device, dtype=plan.dtype)
+        bridge = make_bridge(loaded, view=plan.view)
+        self._engine = TokenGenerator(max_batch=plan.max_batch, keeps_previous_version=False)
+        for policy in (LEARNER, FROZEN) if plan.has_frozen else (LEARNER,):
+            self._engine.add_policy(policy, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
+            self._players[policy] = Player(
+                policy=policy,
+                generator=self._engine,
+                bridge=bridge,
+                trained=policy == LEARNER,
+                sampling=plan.sampling,
+            )
+        if plan.uses_adapters:
+            self._first_state = loaded.model.state_dict()
+        self.facts["tokenizers"] = {loaded.name: tokenizer_hash(loaded)}
+        self.facts.update(models.compute_of(device=plan.device, dtype=plan.dtype))

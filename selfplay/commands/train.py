@@ -1,0 +1,210 @@
+"""`selfplay train`: two copies of a policy talk, rewards score them, a KL-controlled learner improves it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from selfplay import models
+from selfplay.commands.building import build_env, build_rewards
+from selfplay.commands.evaluation_table import print_comparison
+from selfplay.commands.live import open_screen
+from selfplay.commands.terminal import one_line, open_console
+from selfplay.commands.words import CommandLine, program_name
+from selfplay.config import complete_spec, read_config, resolve, to_yaml
+from selfplay.errors import UserError
+from selfplay.interfaces import Env
+from selfplay.plugins import source_file
+from selfplay.score import WeightedReward
+from selfplay.store import CONFIG, find_run
+from selfplay.train_settings import RewardSpec, TrainSettings
+from selfplay.training_run import Result, TrainingRun
+
+__all__ = ["SUMMARY", "USAGE", "run"]
+
+SUMMARY = "two copies of a policy talk, rewards score them, a learner improves it"
+USAGE = """
+selfplay train [key=value ...] [-r REWARD=WEIGHT ...] [--dry-run] [--json]
+
+Train a language model by self-play: every step two copies of it talk, rewards score the conversations, and a learner
+updates it while a KL penalty keeps it near where it started.  Ends with a table: the model before and after.
+
+  preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
+  steps=30                 updates; conversations=16: in each, group_size=4: of them share a scenario
+  -r question=0.5          a reward and its weight, repeatable: these instead of the preset's; weight 0 only measures;
+                           rewards.NAME=WEIGHT changes or adds one and keeps the others
+  model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
+  env=chitchat             which game; env.KEY=VALUE sets one of its settings
+  partner=mirror           mirror: the policy on both sides; frozen: against the policy before training
+  learner.algorithm=rloo   reinforce, rloo, grpo, dr_grpo, reinforce++, ppo; learner.method=lora or full
+  kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
+  cluster=local            everything in this process; ray (default): actors; ray.address=auto joins a cluster
+  out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
+  resume=RUN               go on from a run's newest checkpoint, with its settings; steps=N makes it longer
+  --dry-run                print all settings and stop
+  --json                   print the result as JSON, and no screen
+
+Examples:
+  selfplay train
+  selfplay train preset=tiny
+  selfplay train -r question=1 -r utterance_repetition=0.2 steps=20 out=runs/asks
+  selfplay train resume=asks steps=40
+"""
+INTERRUPTED = 130
+RESUME = "resume"
+# What may change when a run goes on: where and how long it runs, not what it computes.
+CHANGEABLE = ("steps", "cluster", "ray", "checkpoints", "log", "runs", "engine", "evaluation")
+
+
+def run(line: CommandLine) -> int:
+    """Train; return 0, or 130 if it was interrupted."""
+    words, resumed = _without_resume(line.words)
+    settings = _settings(words, line.rewards, resumed)
+    env, rewards = build_env(settings.env), build_rewards(settings.rewards)
+    models.check_name(settings.model, runs=settings.runs)
+    settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
+    if line.dry_run:
+        tree = settings.model_dump(mode="json", by_alias=True)
+        print(json.dumps(tree, indent=2) if line.as_json else to_yaml(settings).rstrip())
+        return 0
+    training = _open(settings, env, rewards, line=line, resumed=resumed)
+    return _train(training, line)
+
+
+def _without_resume(words: Sequence[str]) -> tuple[list[str], str | None]:
+    resumed = [word.partition("=")[2] for word in words if word.partition("=")[0] == RESUME]
+    others = [word for word in words if word.partition("=")[0] != RESUME]
+    if resumed and not resumed[-1]:
+        raise UserError("resume= needs a run: a path, or a name under runs/")
+    return others, resumed[-1] if resumed else None
+
+
+def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None) -> TrainSettings:
+    if resumed is None:
+        settings = resolve(TrainSettings, words)
+    else:
+        for word in (*words, *(f"-r {reward}" for reward in rewards)):
+            key = word.partition("=")[0]
+            if key.split(".")[0] not in CHANGEABLE:
+                raise UserError(
+                    f"{key}: a run that goes on keeps what it computes; {', '.join(CHANGEABLE)} may change, "
+                    f"and for another experiment start one with model={resumed}"
+                )
+        runs = resolve(TrainSettings, [word for word in words if word.startswith("runs=")]).runs
+        folder = find_run(resumed, runs=runs)
+        under = read_config(str(folder / CONFIG))
+        settings = resolve(TrainSettings, words, under=under)
+    if rewards:
+        chosen = {name: yaml.safe_load(weight) for name, _, weight in (word.rpartition("=") for word in rewards)}
+        kept = {name: settings.rewards.get(name) for name in chosen}
+        specs = {
+            name: spec.model_copy(update={"weight": _weight(name, weight)})
+            for name, weight in chosen.items()
+            for spec in [kept[name] or RewardSpec()]
+        }
+        settings = settings.model_copy(update={"rewards": specs})
+    return settings
+
+
+def _weight(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"-r {name}={value}: the weight must be a number")
+    return float(value)
+
+
+def _open(
+    settings: TrainSettings, env: Env, rewards: list[WeightedReward], *, line: CommandLine, resumed: str | None
+) -> TrainingRun:
+    command = " ".join(["train", *line.words, *(f"-r {reward}" for reward in line.rewards)])
+    if resumed is not None:
+        folder = find_run(resumed, runs=settings.runs)
+        return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command)
+    training = TrainingRun.create(settings, env=env, rewards=rewards, command=command)
+    for kind, spec in {"env": settings.env, **{f"reward {name}": spec for name, spec in settings.rewards.items()}}.items():
+        source = source_file(spec)
+        if source is not None:
+            training.writer.keep_source(kind, source.read_bytes())
+    return training
+
+
+def _train(training: TrainingRun, line: CommandLine) -> int:
+    console = open_console(is_stderr=line.as_json)
+    settings = training.settings
+    with _stopping(training, console), open_screen(
+        console, settings, run=training.folder.name, first_step=training.first
+    ) as screen:
+        training.screen = screen
+        result = training.train()
+    if line.as_json:
+        print(json.dumps(_as_json(result, training.folder)))
+    else:
+        _report(result, settings, console)
+    return INTERRUPTED if result.is_stopped else 0
+
+
+@contextmanager
+def _stopping(training: TrainingRun, console: Console) -> Iterator[None]:
+    """Let the first Ctrl-C, or SIGTERM, end the run with a checkpoint, and the second at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+        training.stop()
+        console.print(_dim("stopping with a checkpoint after what is under way; once more stops at once"))
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(result: Result, settings: TrainSettings, console: Console) -> None:
+    run = _name(result.folder, settings)
+    program = program_name()
+    console.print()
+    if result.comparison is not None:
+        print_comparison(console, result.comparison)
+        console.print()
+    if result.is_stopped:
+        console.print(Text(f"stopped after {result.version} of {settings.steps} updates"))
+        console.print(_dim(f"go on:              {program} train resume={run}"))
+    else:
+        console.print(_dim(f"stored in {result.folder}"))
+    if result.version and result.folder.joinpath("checkpoints").is_dir():
+        console.print(_dim(f"talk to it:         {program} play model={run} players.{_a_role(settings)}=human"))
+    console.print(_dim(f"its conversations:  {program} ls {run}"))
+    console.print(_dim(f"the last one:       {program} show {run} last"))
+
+
+def _a_role(settings: TrainSettings) -> str:
+    return build_env(settings.env).roles[-1]
+
+
+def _name(folder: Path, settings: TrainSettings) -> str:
+    return folder.name if folder.parent == settings.runs else str(folder)
+
+
+def _as_json(result: Result, folder: Path) -> dict[str, object]:
+    from selfplay.evaluate import comparison_to_json
+
+    comparison = None if result.comparison is None else comparison_to_json(result.comparison)
+    return {"run": str(folder), "version": result.version, "stopped": result.is_stopped, "comparison": comparison}
+
+
+def _dim(text: str) -> Text:
+    return Text(one_line(text), style="dim")

@@ -1,0 +1,368 @@
+"""One training run from its folder to its final table: create or resume it, then `train`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from selfplay import checkpoint
+from selfplay.cluster.model_files import ModelFiles
+from selfplay.cluster.play_worker import PlayPlan
+from selfplay.config import to_yaml
+from selfplay.dealing import Dealer
+from selfplay.dialog import Conversation, ScoredConversation, id_order
+from selfplay.errors import UserError
+from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
+from selfplay.interfaces import Cluster, Env, Sampling, Update
+from selfplay.metrics import Loggers, open_loggers, step_metrics
+from selfplay.score import WeightedReward
+from selfplay.store import RunWriter
+from selfplay.train import Stopped, train
+from selfplay.train_settings import TrainSettings
+from selfplay.whole_files import write_whole
+
+EVALUATION = "evaluation.json"
+
+
+class Screen(Protocol):
+    """Where a person sees how far a run is."""
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        ...
+
+    def start_step(self, step: int, version: int) -> None:
+        """A step begins to be played."""
+        ...
+
+    def doing(self, what: str, *, conversations: int = 0) -> None:
+        """Something other than a step begins, such as "evaluating"."""
+        ...
+
+    def conversation(self, conversation: Conversation, scored: ScoredConversation | None = None) -> None:
+        """A conversation has ended."""
+        ...
+
+    def learning(self) -> None:
+        """The learner works."""
+        ...
+
+    def end_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is over."""
+        ...
+
+
+class Silence:
+    """A screen that shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def start_step(self, step: int, version: int) -> None:
+        """Show nothing."""
+
+    def doing(self, what: str, *, conversations: int = 0) -> None:
+        """Show nothing."""
+
+    def conversation(self, conversation: Conversation, scored: ScoredConversation | None = None) -> None:
+        """Show nothing."""
+
+    def learning(self) -> None:
+        """Show nothing."""
+
+    def end_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run came to."""
+
+    folder: Path  # of the run
+    version: int  # updates made
+    is_stopped: bool  # somebody asked it to end before its last step
+    comparison: Comparison | None  # base against trained on held-out scenarios; None: stopped, or not asked for
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingRun:
+    """A run that is about to train.
+
+    Example: ``TrainingRun.create(settings, env=ChitChat(), rewards=[WeightedReward(reward=Question())]).train()``
+    """
+
+    settings: TrainSettings
+    env: Env
+    rewards: Sequence[WeightedReward]
+    writer: RunWriter
+    first: int  # updates made before
+    is_new: bool
+    screen: Screen = field(default_factory=Silence)
+    _is_asked_to_stop: bool = False
+
+    @classmethod
+    def create(
+        cls,
+        settings: TrainSettings,
+        *,
+        env: Env,
+        rewards: Sequence[WeightedReward],
+        command: str = "",
+        folder: Path | None = None,
+    ) -> Self:
+        """Make the run's folder; nothing heavy is loaded.
+
+        folder: None is settings.out, or else a new one under settings.runs.  Raises UserError if it cannot be made.
+        """
+        check_trainable(settings, env)
+        manifest = {
+            "kind": "train",
+            "seed": settings.seed,
+            "env": env.name,
+            "model": settings.model,
+            "view": settings.view,
+            "partner": settings.partner,
+            "command": command,
+        }
+        chosen = folder or settings.out
+        make = RunWriter.create if chosen is not None else RunWriter.create_numbered
+        target = chosen or settings.runs / default_name(env.name, settings.model)
+        writer = make(target, manifest, to_yaml(settings), tokens=settings.transcripts.tokens)
+        return cls(settings=settings, env=env, rewards=rewards, writer=writer, first=0, is_new=True)
+
+    @classmethod
+    def resume(
+        cls, folder: Path, settings: TrainSettings, *, env: Env, rewards: Sequence[WeightedReward], command: str = ""
+    ) -> Self:
+        """Go on from a run's newest checkpoint; lines written after it move aside.
+
+        Raises UserError if the run has no checkpoint, or a living process is writing it.
+        """
+        check_trainable(settings, env)
+        newest = checkpoint.newest(folder)
+        if newest is None:
+            raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
+        version = checkpoint.version_of(newest)
+        if version >= settings.steps:
+            raise UserError(f"run {folder} has made its {version} updates; for more say steps={2 * version}")
+        writer = RunWriter.resume(folder, version=version, config_yaml=to_yaml(settings), command=command)
+        return cls(settings=settings, env=env, rewards=rewards, writer=writer, first=version, is_new=False)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.writer.folder
+
+    def stop(self) -> None:
+        """Ask the run to end after what it is doing, with a checkpoint; may be called from a signal handler."""
+        self._is_asked_to_stop = True
+
+    def train(self) -> Result:
+        """Train to the last step, or until it is stopped, and compare base and trained policy.
+
+        Whatever ends it, what was stored stays, and the newest checkpoint is whole.
+        """
+        try:
+            with self.writer:
+                return self._train()
+        except BaseException:
+            self.writer.discard()
+            raise
+
+    def _train(self) -> Result:
+        cluster = self._cluster()
+        try:
+            self.writer.add_to_manifest(cluster.facts)
+            return _Session(run=self, cluster=cluster).train()
+        finally:
+            cluster.close()
+
+    def _cluster(self) -> Any:
+        settings = self.settings
+        self.screen.say(f"preparing {settings.model}")
+        model = ModelFiles.of(settings.model, runs=settings.runs, say=self.screen.say)
+        plan = play_plan(settings, env=self.env, model=model, rewards=self.rewards)
+        if settings.cluster == "local":
+            from selfplay.cluster.local import LocalCluster
+
+            return LocalCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder)
+        from selfplay.cluster.ray_cluster import RayCluster
+
+        return RayCluster(
+            settings, plan=plan, model=model, rewards=self.rewards, run=self.folder, say=self.screen.say
+        )
+
+
+def check_trainable(settings: TrainSettings, env: Env) -> None:
+    """Raise UserError if no role is left to the policy, or a role is unknown."""
+    from selfplay.written import nearest
+
+    for role, name in settings.players.items():
+        if role not in env.roles:
+            raise UserError(f"players.{role}: env {env.name} has no such role{nearest(role, list(env.roles))}")
+        if name == "human":
+            raise UserError(f"players.{role}=human: a person plays with `play`; nobody can sit through training")
+    if not set(env.roles) - {role for role, name in settings.players.items() if name != "policy"}:
+        raise UserError(f"players: every role of env {env.name} is taken, so no policy would be trained; free one")
+
+
+def play_plan(
+    settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]
+) -> PlayPlan:
+    """Return what a play worker of these settings needs."""
+    cheap = tuple(weighted for weighted in rewards if weighted.is_cheap)
+    return PlayPlan(
+        env=env,
+        model=model,
+        rewards=cheap,
+        reward_timeout_seconds=settings.reward_timeout_seconds,
+        fixed=fixed_players(settings),
+        has_frozen=settings.partner == "frozen",
+        uses_adapters=settings.learner.method == "lora",
+        view=settings.view,
+        sampling=Sampling(**settings.sampling.model_dump()),
+        device=settings.engine.device,
+        dtype=settings.engine.dtype,
+        threads=settings.engine.threads,
+        max_batch=settings.engine.max_batch,
+        concurrency=settings.engine.concurrency,
+    )
+
+
+def fixed_players(settings: TrainSettings) -> dict[str, str]:
+    """Return role -> player for the roles that are never the policy's."""
+    return {role: name for role, name in settings.players.items() if name != "policy"}
+
+
+def default_name(env: str, model: str) -> str:
+    """Return the name of a run that was given none, such as "chitchat-smollm2-135m-1122-093000"."""
+    return f"{env}-{Path(model).name.replace(':', '-').replace('@', '-')}-{time.strftime('%m%d-%H%M%S')}"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Session:
+    """The part of a run that has its cluster; implements `selfplay.train.Record`."""
+
+    run: TrainingRun
+    cluster: Any  # a Cluster with facts and events
+    version: int = 0  # updates made
+    saved: int = -1  # version of the newest checkpoint
+    _played: float = 0.0  # when the step's conversations were complete, and scored
+    _started: float = 0.0
+    _loggers: Loggers | None = None
+
+    def train(self) -> Result:
+        run, settings = self.run, self.run.settings
+        manifest = {"run": run.folder.name, "settings": settings.model_dump(mode="json", by_alias=True)}
+        loggers = open_loggers(settings.log, run.folder, manifest, first_step=run.first)
+        self._loggers = Loggers(loggers, say=run.screen.say)
+        try:
+            return self._train()
+        except Stopped:
+            # Between two updates the learner is whole.
+            if self.version > max(self.saved, run.first):
+                self.save(self.version, self.cluster.save)
+            run.writer.close("interrupted")
+            return Result(folder=run.folder, version=self.version, is_stopped=True, comparison=None)
+        finally:
+            self._loggers.close()
+
+    def _train(self) -> Result:
+        run, settings, cluster = self.run, self.run.settings, self.cluster
+        dealer = Dealer(
+            env=run.env,
+            seed=settings.seed,
+            conversations=settings.conversations,
+            group_size=settings.group_size,
+            partner=settings.partner,
+            fixed=fixed_players(settings),
+        )
+        # The base is played before anything is restored: version 0 is the base.
+        base = self._evaluate(dealer, version=0, is_stored=run.is_new)
+        if not run.is_new:
+            newest = checkpoint.newest(run.folder)
+            assert newest is not None
+            self.version = self.saved = cluster.restore(newest)
+        train(settings, dealer=dealer, cluster=cluster, record=self, first=self.version)
+        trained = self._evaluate(dealer, version=self.version, is_stored=True)
+        comparison = compare(base, trained, seed=settings.seed) if base and trained else None
+        if comparison is not None:
+            text = json.dumps(comparison_to_json(comparison), indent=2)
+            write_whole(run.folder / EVALUATION, text.encode() + b"\n")
+        return Result(folder=run.folder, version=self.version, is_stopped=False, comparison=comparison)
+
+    def _evaluate(self, dealer: Dealer, *, version: int, is_stored: bool) -> list[Measured]:
+        run, cluster = self.run, self.cluster
+        num = run.settings.evaluation.conversations
+        if not num:
+            return []
+        run.screen.doing(f"evaluating version {version} on held-out scenarios", conversations=num)
+        matches = dealer.evaluation(version, conversations=num)
+        played = sorted(self.watch(cluster.play(matches)), key=lambda conversation: id_order(conversation.id))
+        scored = cluster.score(played)
+        likelihoods = {found.conversation: found for found in cluster.measure(played)}
+        if is_stored:
+            self.keep(scored)
+            for id, found in likelihoods.items():
+                data = {"num_tokens": found.num_tokens, "nll": found.nll, "kl": found.kl}
+                run.writer.annotate(id, by=f"learner@{version}", kind="likelihood", data=data)
+        return [
+            Measured(scored=one, likelihood=likelihoods[one.conversation.id])
+            for one in scored
+            if one.conversation.id in likelihoods
+        ]
+
+    # ----- selfplay.train.Record -----
+
+    def start(self, step: int) -> None:
+        self._check_stop()
+        self._started = time.perf_counter()
+        self.run.screen.start_step(step, self.version)
+
+    def watch(self, conversations: Iterator[Conversation]) -> Iterator[Conversation]:
+        for conversation in conversations:
+            self._check_stop()
+            self.run.screen.conversation(conversation)
+            yield conversation
+
+    def keep(self, scored: Sequence[ScoredConversation]) -> None:
+        weights = {weighted.name: weighted.weight for weighted in self.run.rewards}
+        for one in scored:
+            self.run.writer.append(one.conversation, one, weights=weights)
+        self._played = time.perf_counter()
+        self._check_stop()
+        self.run.screen.learning()
+
+    def finish(self, step: int, scored: Sequence[ScoredConversation], update: Update, *, num_stale: int) -> None:
+        run, now = self.run, time.perf_counter()
+        self.version = update.version
+        metrics = step_metrics(
+            scored,
+            play_seconds=self._played - self._started,
+            learn_seconds=now - self._played,
+            update={**update.metrics, **self.cluster.events},
+            stale_dropped=num_stale,
+        )
+        run.writer.log_metrics(step, metrics)
+        for id, data in update.notes.items():
+            run.writer.annotate(id, by=f"learner@{update.version}", kind="learner", data=dict(data))
+        assert self._loggers is not None
+        self._loggers.log(step, metrics)
+        run.screen.end_step(step, metrics)
+
+    def save(self, version: int, fill: Callable[[Path], None]) -> None:
+        run = self.run
+        info: dict[str, Any] = {"model": run.settings.model, "method": run.settings.learner.method}
+        checkpoint.write(run.folder, version, fill, info=info, keep=run.settings.checkpoints.keep)
+        self.saved = version
+
+    def _check_stop(self) -> None:
+        if self.run._is_asked_to_stop:
+            raise Stopped
+
+
+__all__ = ["Cluster", "Result", "Screen", "Silence", "TrainingRun", "default_name", "fixed_players", "play_plan"]

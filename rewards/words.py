@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import numpy as np
 
 from selfplay.dialog import Conversation, Scores
+from selfplay.spoken_words import count_question_words, words_of
 
-# An apostrophe joins ("don't" is one word); everything else that is no letter or digit parts.
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
-QUESTION_WORDS = frozenset(("who", "what", "why", "where", "how", "when"))
+__all__ = ["FUNCTION_WORDS", "content_words_of", "count_question_words", "score_texts", "words_of"]
+
 # Words that carry no topic: English articles, pronouns, prepositions, conjunctions, auxiliaries, common adverbs.  The
 # question words are not among them: repeating them is repetition, as in the original.
 _FUNCTION_WORDS = """
@@ -25,19 +24,9 @@ _FUNCTION_WORDS = """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case, punctuation left out."""
-    return [word.lower().replace("\u2019", "'") for word in WORD.findall(text)]
-
-
 def content_words_of(text: str) -> list[str]:
     """Return the words that carry a topic: neither function words nor contractions such as "don't" and "it's"."""
     return [word for word in words_of(text) if word not in FUNCTION_WORDS and "'" not in word]
-
-
-def count_question_words(text: str) -> int:
-    """Return how many words of the text are question words, whole words only: "show" holds no "how"."""
-    return sum(word in QUESTION_WORDS for word in words_of(text))
 
 
 def score_texts(conversation: Conversation, score: Callable[[str], float]) -> Scores:

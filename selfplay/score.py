@@ -37,11 +37,12 @@ class WeightedReward:
 
     reward: Reward
     weight: float = 1.0
+    label: str = ""  # what its part is recorded as; "": the reward's own name
 
     @property
     def name(self) -> str:
         """Name under which the part is recorded."""
-        return self.reward.name
+        return self.label or self.reward.name
 
     @property
     def is_slow(self) -> bool:
@@ -147,12 +148,12 @@ def failed_share(scored: Sequence[ScoredConversation]) -> float:
     return sum(has_failed(one.conversation) for one in scored) / max(1, len(scored))
 
 
-def too_many_failed(scored: Sequence[ScoredConversation], max_failed_share: float) -> str | None:
-    """Return what to tell the user if more conversations failed than may; None: not so many did."""
+def check_failures(scored: Sequence[ScoredConversation], max_failed_share: float) -> None:
+    """Raise UserError, with the first error, if more conversations failed than may."""
     if failed_share(scored) <= max_failed_share:
-        return None
+        return
     failed = [one.conversation for one in scored if has_failed(one.conversation)]
-    return (
+    raise UserError(
         f"{len(failed)} of {len(scored)} conversations failed, more than max_failed_share={max_failed_share:g}; "
         f"the first, {failed[0].id}: {failed[0].error or 'no error was recorded'}"
     )

@@ -11,7 +11,7 @@ import pytest
 
 from selfplay.dialog import Conversation, Outcome, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
-from selfplay.score import WeightedReward, failed_share, merged, parts_of, score, too_many_failed, total
+from selfplay.score import WeightedReward, check_failures, failed_share, merged, parts_of, score, total
 
 
 def chat(*texts: str, id: str = "000000-g00-0", status: str = "terminated") -> Conversation:
@@ -199,10 +199,10 @@ def test_share_of_failed_conversations_counts_play_and_scoring():
     scored = score([chat("fine"), chat("bad"), chat("x", status="failed")], [WeightedReward(reward=Picky())])
     assert failed_share(scored) == pytest.approx(2 / 3)
     assert failed_share([]) == 0
-    assert too_many_failed(scored, 0.7) is None
-    message = str(too_many_failed(scored, 0.05))
-    assert message.startswith("2 of 3 conversations failed, more than max_failed_share=0.05; the first, 000000-g00-0: ")
-    assert "raised KeyError: 'bad word'" in message
+    check_failures(scored, 0.7)
+    message = "^2 of 3 conversations failed, more than max_failed_share=0.05; the first, 000000-g00-0: .* 'bad word'"
+    with pytest.raises(UserError, match=message):
+        check_failures(scored, 0.05)
 
 
 @pytest.mark.parametrize(

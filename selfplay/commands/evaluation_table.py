@@ -1,0 +1,81 @@
+"""The table that compares a trained policy with its base."""
+
+from __future__ import annotations
+
+import math
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from selfplay.commands.terminal import one_line, plural
+from selfplay.evaluate import Comparison, Difference
+
+__all__ = ["print_comparison"]
+
+# What rows are called; others are called by their path.
+TITLES = {
+    "reward/per_conversation": "reward of a conversation",
+    "reward/total": "reward of a turn",
+    "kl/per_token_nats": "KL, nats a token",
+    "reference/nll_per_token_nats": "NLL under the base, nats a token",
+    "play/distinct_1": "distinct words",
+    "play/distinct_2": "distinct word pairs",
+    "play/question_rate": "turns that ask",
+    "play/only_question_share": "turns of question words only",
+    "play/repeat_rate": "turns said before",
+    "play/words_per_turn": "words a turn",
+    "play/said_tokens_per_turn": "tokens a turn",
+    "play/cut_share": "turns cut by a limit",
+}
+# Shares are shown in per cent.
+SHARES = frozenset(("play/question_rate", "play/only_question_share", "play/repeat_rate", "play/cut_share"))
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print every number of base and trained policy; a change whose interval excludes 0 stands out."""
+    if not comparison.rows:
+        console.print(Text("nothing to compare: no held-out scenario was played to its end by both", style="yellow"))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("held out", "base", "trained", "change", f"{comparison.confidence:.0%} interval"):
+        table.add_column(column, justify="left" if column == "held out" else "right", no_wrap=column != "held out")
+    for row in comparison.rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    console.print(Text(_note(comparison), style="dim"))
+
+
+def _cells(row: Difference) -> list[Text]:
+    style = "bold" if row.is_clear else ""
+    interval = f"{_signed(row, row.low)} to {_signed(row, row.high)}" if math.isfinite(row.low) else "-"
+    return [
+        Text(one_line(title(row.name))),
+        Text(_number(row, row.base)),
+        Text(_number(row, row.trained)),
+        Text(_signed(row, row.difference), style=style),
+        Text(interval, style=style or "dim"),
+    ]
+
+
+def title(name: str) -> str:
+    """Return what a number is called in tables."""
+    return TITLES.get(name) or (f"{name.removeprefix('reward/')}, a turn" if name.startswith("reward/") else name)
+
+
+def _note(comparison: Comparison) -> str:
+    dropped = f", {comparison.num_dropped} more failed" if comparison.num_dropped else ""
+    return f"{plural(comparison.num_scenarios, 'scenario')}{dropped}; bold: the interval excludes 0"
+
+
+def _number(row: Difference, value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.0%}" if row.name in SHARES else f"{value:.3f}"
+
+
+def _signed(row: Difference, value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{100 * value:+.0f}" if row.name in SHARES else f"{value:+.3f}"

@@ -5,7 +5,7 @@ import torch
 
 from selfplay.learn import model as scoring
 from selfplay.learn.kl import full_divergence
-from selfplay.learn.model import head, hidden_states, score_tokens
+from selfplay.learn.model import acted_states, head, hidden_states, score_states, score_tokens
 from selfplay.models import LoadedModel, load
 
 TOKENS = torch.tensor([[5, 9, 30, 7, 8, 40], [6, 11, 12, 3, 0, 0]])
@@ -75,9 +75,11 @@ def test_divergence_is_exact_over_the_vocabulary_and_0_from_itself(policy):
     reference = load("tiny:4", device="cpu").model
     with torch.no_grad():
         theirs = hidden_states(reference, TOKENS, exists=EXISTS)
-        own = hidden_states(policy.model, TOKENS, exists=EXISTS)
-    scores = score_tokens(policy.model, TOKENS, ACTED, exists=EXISTS, reference_hidden=(reference, theirs))
-    itself = score_tokens(policy.model, TOKENS, ACTED, exists=EXISTS, reference_hidden=(policy.model, own))
+        before = acted_states(reference, TOKENS, ACTED, exists=EXISTS).before
+    states = acted_states(policy.model, TOKENS, ACTED, exists=EXISTS)
+    own = hidden_states(policy.model, TOKENS, exists=EXISTS)
+    scores = score_states(policy.model, states, reference=(reference, before))
+    itself = score_states(policy.model, states, reference=(policy.model, states.before.detach()))
     expected = full_divergence(head(policy.model, own[0, 1]), head(reference, theirs[0, 1]))
     torch.testing.assert_close(scores.divergence[0, 2], expected)
     assert itself.divergence.abs().max() < 1e-6

@@ -16,6 +16,7 @@ from selfplay.generate.engine import TokenGenerator
 from selfplay.interfaces import Sampling
 from selfplay.learn.kl import FixedKL
 from selfplay.learn.learner import Learner, LearnerSettings
+from selfplay.learn.policy import WholePolicy
 from selfplay.learn.reinforce import Reinforce, algorithm
 from selfplay.models import LoadedModel, load
 from selfplay.play import make_matches, play
@@ -34,7 +35,7 @@ class Table:
         self.bridge = ChatBridge(self.loaded.tokenizer, model_name="tiny", end_of_turn=[256])
         self.engine = TokenGenerator()
         self.engine.add_policy("learner", self.loaded.model, end_of_turn=self.bridge.end_of_turn)
-        self.learner = Learner(self.loaded.model, rule, settings)
+        self.learner = Learner(WholePolicy(self.loaded.model), rule, settings)
 
     def play(self, *, num: int, step: int = 0) -> list[Conversation]:
         player = Player(
@@ -91,24 +92,24 @@ def test_update_does_not_depend_on_how_the_batch_is_split():
 
 def test_reference_stays_while_the_policy_moves_and_the_divergence_shows_it():
     table = Table(algorithm("reinforce"), LearnerSettings(learning_rate=1e-2))
-    before = copy.deepcopy(table.learner._reference.state_dict())
+    reference = table.learner._policy.reference_head()
+    before = copy.deepcopy(reference.state_dict())
     for step in range(3):
         update = table.learner.step(trajectories_of(table.play(num=8, step=step)))
         table.publish()
-    assert all(torch.equal(before[name], value) for name, value in table.learner._reference.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
     assert update.metrics["kl/per_token_nats"] > 1e-3
 
 
-def test_learner_restored_from_its_state_goes_on_as_if_never_stopped():
+def test_restored_learner_goes_on_as_if_never_stopped(tmp_path):
     settings = LearnerSettings(learning_rate=1e-2)
     table = Table(algorithm("reinforce"), settings)
     rows = trajectories_of(table.play(num=6))
     table.learner.step(rows)
-    weights, state = copy.deepcopy(table.loaded.model.state_dict()), copy.deepcopy(table.learner.training_state())
+    table.learner.save(tmp_path)
     first = table.learner.step(rows)
     other = Table(algorithm("reinforce"), settings)
-    other.loaded.model.load_state_dict(weights)
-    other.learner.restore(state)
+    other.learner.restore(tmp_path)
     second = other.learner.step(rows)
     assert first == second
     assert torch.equal(table.loaded.model.model.norm.weight, other.loaded.model.model.norm.weight)
@@ -124,7 +125,7 @@ def test_batch_without_trained_players_changes_nothing():
 
 def test_policy_without_parameters_to_train_is_refused():
     with pytest.raises(UserError, match="nothing would be trained"):
-        Learner(load("tiny").model, algorithm("rloo"), LearnerSettings())
+        Learner(WholePolicy(load("tiny").model), algorithm("rloo"), LearnerSettings())
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ them.  Legend: S rows, K own turns, [S, K] tables; `exists` [S, K] is True where
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -123,7 +124,9 @@ class RoleAverage:
         return advantages, averages
 
 
-def normalised_parts(parts: dict[str, Tensor], weights: dict[str, float], exists: Tensor, *, gamma: float) -> Tensor:
+def normalised_parts(
+    parts: Mapping[str, Tensor], weights: Mapping[str, float], exists: Tensor, *, gamma: float
+) -> Tensor:
     """Return VHRL's returns [S, K]: parts are discounted, standardised over all turns, weighted, then summed.
 
     parts: name -> raw rewards [S, K].  Source: Saleh et al. 2019, arXiv:1909.07547, and its code

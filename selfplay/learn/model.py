@@ -22,6 +22,21 @@ ACTED_PER_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ActedStates:
+    """The hidden states that a batch's acted tokens were drawn from."""
+
+    before: Tensor  # [N, H] of the position before each acted token, row by row
+    targets: Tensor  # [N] int64, the acted tokens
+    acted: Tensor  # [B, T] bool
+    last: Tensor  # [B, H] of each row's last token
+
+    def scatter(self, column: Tensor) -> Tensor:
+        """Return numbers [N] at their tokens: [B, T] float32, 0 where nothing was acted."""
+        blank = column.new_zeros(self.acted.shape, dtype=torch.float32)
+        return blank.masked_scatter(self.acted, column.float())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
     """What a model says of a batch; 0 where nothing was acted."""
 
@@ -31,39 +46,52 @@ class TokenScores:
 
 
 def score_tokens(
-    model: PreTrainedModel,
-    tokens: Tensor,
-    acted: Tensor,
-    *,
-    exists: Tensor,
-    temperature: float = 1.0,
-    reference_hidden: tuple[PreTrainedModel, Tensor] | None = None,
+    model: PreTrainedModel, tokens: Tensor, acted: Tensor, *, exists: Tensor, temperature: float = 1.0
 ) -> TokenScores:
-    """Score the acted tokens of a right-padded batch.
+    """Score the acted tokens of a right-padded batch; see `acted_states` and `score_states`."""
+    return score_states(model, acted_states(model, tokens, acted, exists=exists), temperature=temperature)
 
-    tokens [B, T] int64; acted, exists [B, T] bool: sampled by the policy, and not padding.  Logits are divided by the
-    temperature the tokens were sampled at.  reference_hidden, a frozen model and its hidden states from
-    `hidden_states`, asks for the exact divergence.  Raises ValueError if a first token is acted: nothing precedes it.
+
+def acted_states(model: PreTrainedModel, tokens: Tensor, acted: Tensor, *, exists: Tensor) -> ActedStates:
+    """Run the model without its head over a right-padded batch.
+
+    tokens [B, T] int64; acted, exists [B, T] bool: sampled by the policy, and not padding.
+    Raises ValueError if a first token is acted: nothing precedes it.
     """
     if acted[:, 0].any():
         raise ValueError("the first token of a sequence cannot be acted: there is nothing that it was drawn from")
     hidden = hidden_states(model, tokens, exists=exists)
     rows, places = acted.nonzero(as_tuple=True)  # [N] each
+    ends = exists.sum(dim=1) - 1
     # The logits at a position speak about the next token.
-    before, targets = hidden[rows, places - 1], tokens[rows, places]
-    reference = None if reference_hidden is None else (reference_hidden[0], reference_hidden[1][rows, places - 1])
+    return ActedStates(
+        before=hidden[rows, places - 1],
+        targets=tokens[rows, places],
+        acted=acted,
+        last=hidden[torch.arange(len(ends), device=ends.device), ends],
+    )
+
+
+def score_states(
+    model: PreTrainedModel,
+    states: ActedStates,
+    *,
+    temperature: float = 1.0,
+    reference: tuple[PreTrainedModel, Tensor] | None = None,
+) -> TokenScores:
+    """Score acted tokens from the hidden states they were drawn from.
+
+    Logits are divided by the temperature the tokens were sampled at.  reference, a frozen model and its
+    `ActedStates.before` of the same tokens, asks for the exact divergence.
+    """
+    before, targets = states.before, states.targets
     parts = [
         _score_chunk(model, before[start:end], targets[start:end], temperature, _slice(reference, start, end))
         for start, end in _chunks(len(targets))
     ]
-    blank = hidden.new_zeros(tokens.shape, dtype=torch.float32)
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else []
-    scattered = [blank.index_put((rows, places), column) for column in columns] or [blank, blank, blank]
-    return TokenScores(
-        logprobs=scattered[0],
-        entropy=scattered[1],
-        divergence=None if reference_hidden is None else scattered[2],
-    )
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)] or [before.new_zeros(0)] * 3
+    logprobs, entropy, divergence = (states.scatter(column) for column in columns)
+    return TokenScores(logprobs=logprobs, entropy=entropy, divergence=None if reference is None else divergence)
 
 
 def hidden_states(model: PreTrainedModel, tokens: Tensor, *, exists: Tensor) -> Tensor:

@@ -14,19 +14,17 @@ from torch import Tensor
 def reinforce_loss(logprobs: Tensor, advantages: Tensor, acted: Tensor, *, num_acted: int) -> Tensor:
     """Return the score-function loss: its gradient is minus the advantage times the gradient of the log-probability.
 
+    Tokens that another policy sampled need advantages that are weighted with `truncated_importance`.
     Source: Williams 1992.
     """
     return -(logprobs * advantages.detach() * acted).sum() / num_acted
 
 
-def clipped_loss(
-    logprobs: Tensor, sampled: Tensor, advantages: Tensor, acted: Tensor, *, clip: float, num_acted: int
-) -> Tensor:
-    """Return PPO's clipped surrogate; sampled [B, T] are the log-probabilities when the tokens were drawn.
+def clipped_loss(ratio: Tensor, advantages: Tensor, acted: Tensor, *, clip: float, num_acted: int) -> Tensor:
+    """Return PPO's clipped surrogate; ratio [B, T] is `importance_ratio`, with its gradient.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equation 7.
     """
-    ratio = importance_ratio(logprobs, sampled, acted)
     kept = ratio.clamp(1.0 - clip, 1.0 + clip)
     return -(torch.minimum(ratio * advantages, kept * advantages) * acted).sum() / num_acted
 
@@ -36,12 +34,13 @@ def importance_ratio(logprobs: Tensor, sampled: Tensor, acted: Tensor) -> Tensor
     return torch.where(acted, logprobs - sampled, 0.0).exp()
 
 
-def truncated_importance(logprobs: Tensor, sampled: Tensor, acted: Tensor, *, largest: float) -> Tensor:
-    """Return the detached importance ratio, at most `largest`: corrects conversations of an older policy.
+def truncated_importance(ratio: Tensor, older: Tensor, *, largest: float) -> Tensor:
+    """Return what corrects tokens of an older policy: the detached ratio, at most `largest`; exactly 1 elsewhere.
 
+    ratio [B, T] is `importance_ratio`; older [B, 1] or [B, T] bool.
     Source: truncated importance sampling, Ionides 2008; the same bound as IMPALA's (Espeholt et al. 2018).
     """
-    return importance_ratio(logprobs, sampled, acted).detach().clamp_max(largest)
+    return torch.where(older, ratio.detach().clamp_max(largest), 1.0)
 
 
 def clipped_value_loss(
@@ -56,8 +55,7 @@ def clipped_value_loss(
     return 0.5 * (worse * acted).sum() / num_acted
 
 
-def clip_share(logprobs: Tensor, sampled: Tensor, acted: Tensor, *, clip: float) -> Tensor:
-    """Return the share of acted tokens whose ratio lies outside the clip range."""
-    ratio = importance_ratio(logprobs, sampled, acted)
+def clip_share(ratio: Tensor, acted: Tensor, *, clip: float, num_acted: int) -> Tensor:
+    """Return how many acted tokens' ratio lies outside the clip range, divided by a count from outside."""
     outside = (ratio < 1.0 - clip) | (ratio > 1.0 + clip)
-    return (outside & acted).sum() / acted.sum().clamp_min(1)
+    return (outside & acted).sum() / num_acted

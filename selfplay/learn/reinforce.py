@@ -26,39 +26,32 @@ from selfplay.learn.advantages import (
     group_mean,
     leave_one_out,
     masked_mean,
+    normalised_parts,
     returns_to_go,
     scale_by_group_deviation,
     standardise,
 )
-from selfplay.learn.kl import AdaptiveKL, Estimator, FixedKL, Place, check_placement, estimate
-from selfplay.learn.policy_gradient import clip_share, clipped_loss, reinforce_loss
+from selfplay.learn.objective import KLControlled
 from selfplay.learn.turns import TurnTable
 
 Baseline = Literal["none", "batch", "group_mean", "leave_one_out", "role_average"]
 Scale = Literal["none", "batch", "group"]
+Returns = Literal["sum", "normalised_parts"]  # normalised_parts: VHRL's, each part standardised over the batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reinforce:
+class Reinforce(KLControlled):
     """Score-function policy gradient; a turn's advantage is that of all its tokens."""
 
     baseline: Baseline = "leave_one_out"
     scale: Scale = "none"
-    clip: float = 0.0  # PPO's clip range of the ratio; 0: no ratio
-    gamma: float = 1.0  # discount per own turn
-    entropy_bonus: float = 0.0
-    kl_place: Place = "loss"
-    kl_estimator: Estimator = "k2"
-    kl: FixedKL | AdaptiveKL = FixedKL(coefficient=0.0)  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        """Refuse a divergence where it controls nothing."""
-        check_placement(self.kl_place, self.kl_estimator)
+    returns: Returns = "sum"
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The reference, for the divergence is always measured."""
-        return frozenset(("reference",))
+        """What `KLControlled` needs, and the rewards' parts if returns are made of them."""
+        parts: frozenset[Need] = frozenset(("parts",) if self.returns == "normalised_parts" else ())
+        return self.control_needs() | parts
 
     def initial_state(self) -> Mapping[str, Any]:
         """Return the KL coefficient and the roles' averages."""
@@ -69,54 +62,38 @@ class Reinforce:
 
         The divergence in the reward is subtracted from its turn; the controller moves once, after the batch.
         """
-        if batch.reference is None:
-            raise ValueError("Reinforce needs batch.reference: log-probabilities under the frozen policy")
         coefficient = float(state["kl_coefficient"])
-        divergence = estimate(batch.logprobs, batch.reference, estimator="k1") * batch.acted
+        divergence = self.sampled_divergence(batch)
         table = TurnTable.of(batch)
-        rewards = table.gather(batch.rewards)
+        returns = self._returns(batch, table)
         if self.kl_place == "reward":
-            rewards = rewards - coefficient * table.gather(divergence)
-        returns = returns_to_go(rewards, gamma=self.gamma) * table.exists
+            returns = returns - coefficient * returns_to_go(table.gather(divergence), gamma=self.gamma) * table.exists
         advantages, averages = self._subtract_baseline(returns, table, state["role_averages"])
         if self.scale == "batch":
             advantages = standardise(advantages, table.exists)
         elif self.scale == "group":
             advantages = scale_by_group_deviation(advantages, table.exists, table.group)
-        in_loss = coefficient if self.kl_place == "loss" else 0.0
-        measured = float(masked_mean(divergence, batch.acted))
-        moved = replace(self.kl, coefficient=coefficient).update(measured, num_conversations=batch.num_conversations)
-        prepared = replace(batch, advantages=table.spread(advantages * table.exists), kl_coefficient=in_loss)
-        return prepared, {"kl_coefficient": moved.coefficient, "role_averages": averages}
+        prepared = replace(
+            batch,
+            advantages=table.spread(advantages * table.exists),
+            kl_coefficient=self.coefficient_in_loss(coefficient),
+        )
+        moved = self.moved_coefficient(coefficient, divergence, batch)
+        return prepared, {"kl_coefficient": moved, "role_averages": averages}
 
     def loss(self, outputs: Outputs, batch: Batch) -> Loss:
         """Return the loss of a micro-batch; the parts of a split batch add up to the whole's."""
-        assert batch.advantages is not None
-        acted, count = batch.acted, batch.num_acted
-        if self.clip > 0.0:
-            value = clipped_loss(
-                outputs.logprobs, batch.logprobs, batch.advantages, acted, clip=self.clip, num_acted=count
-            )
-        else:
-            value = reinforce_loss(outputs.logprobs, batch.advantages, acted, num_acted=count)
-        metrics = {"loss/policy": float(value.detach())}
-        if batch.kl_coefficient:
-            penalty = (self._divergence(outputs, batch) * acted).sum() / count
-            value = value + batch.kl_coefficient * penalty
-            metrics["loss/kl"] = float(penalty.detach())
-        if self.entropy_bonus:
-            value = value - self.entropy_bonus * (outputs.entropy * acted).sum() / count
-        if self.clip > 0.0:
-            metrics["clip_share"] = float(clip_share(outputs.logprobs.detach(), batch.logprobs, acted, clip=self.clip))
-        return Loss(value=value, metrics=metrics)
+        return self.policy_loss(outputs, batch)
 
-    def _divergence(self, outputs: Outputs, batch: Batch) -> Tensor:
-        if self.kl_estimator == "full":
-            assert outputs.divergence is not None
-            return outputs.divergence
-        assert batch.reference is not None
-        assert self.kl_estimator != "k1"
-        return estimate(outputs.logprobs, batch.reference, estimator=self.kl_estimator)
+    def _returns(self, batch: Batch, table: TurnTable) -> Tensor:
+        if self.returns == "sum":
+            return returns_to_go(table.gather(batch.rewards), gamma=self.gamma) * table.exists
+        missing = [name for name, weight in batch.weights.items() if weight and name not in batch.parts]
+        if missing or not batch.weights:
+            what = f"has no part {missing[0]!r}" if missing else "has no weights"
+            raise ValueError(f"returns=normalised_parts: the batch {what}; give `trace` the rewards' weights")
+        parts = {name: table.gather(batch.parts[name]) for name, weight in batch.weights.items() if weight}
+        return normalised_parts(parts, batch.weights, table.exists, gamma=self.gamma)
 
     def _subtract_baseline(
         self, returns: Tensor, table: TurnTable, averages: Mapping[str, float]

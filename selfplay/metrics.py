@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,12 +18,12 @@ from typing import Any, ClassVar
 from selfplay.dialog import Conversation, Floats, ScoredConversation, Status, Turn
 from selfplay.errors import UserError
 from selfplay.interfaces import Logger
+from selfplay.spoken_words import is_only_question, words_of
 from selfplay.train_settings import LogGroup
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_ID_FILE = "wandb_id.txt"
 NOTHING: Mapping[str, float] = MappingProxyType({})
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def step_metrics(
@@ -39,9 +38,8 @@ def step_metrics(
 
     Rewards are means over the turns of trained players: `reward/total` weighted, `reward/<part>` raw, each with
     `/count`, the turns where it applies, and `/<role>` where there are several.  `reward/per_conversation` is the mean
-    of a conversation's weighted sum.  `play/cut_share`, `play/words_per_turn`, `play/question_rate` and
-    `play/distinct_2` are of the same turns.  Of failed conversations only `play/failed`, `play/said_tokens` and the
-    rates know.
+    of a conversation's weighted sum.  `play/cut_share` and what is counted in texts are of the same turns.
+    Of failed conversations only `play/failed`, `play/said_tokens` and the rates know.
     """
     played = [one for one in scored if not _has_failed(one.conversation)]
     said = sum(len(turn.said) for one in scored for turn in one.conversation.turns)
@@ -196,12 +194,13 @@ def _means(path: str, found: Sequence[tuple[Conversation, Floats]]) -> dict[str,
 
 def _text_metrics(played: Sequence[ScoredConversation]) -> dict[str, float]:
     turns = [turn for one in played for turn, _ in _trained_turns(one.conversation, range(one.conversation.num_turns))]
-    words = [WORD.findall(turn.text.lower()) for turn in turns]
+    words = [words_of(turn.text) for turn in turns]
     pairs = [pair for spoken in words for pair in pairwise(spoken)]
     return {
         "play/cut_share": _mean([turn.is_cut for turn in turns]),
         "play/words_per_turn": _mean([len(spoken) for spoken in words]),
         "play/question_rate": _mean(["?" in turn.text for turn in turns]),
+        "play/only_question_share": _mean([is_only_question(turn.text) for turn in turns]),
         "play/distinct_2": len(set(pairs)) / len(pairs) if pairs else math.nan,
     }
 

@@ -66,12 +66,13 @@ def test_failed_conversations_are_counted_and_in_no_mean():
 
 
 def test_texts_are_measured_on_trained_turns():
-    turns = [turn("host", "The cat saw the cat."), turn("guest", "the cat?", finish="length")]
-    metrics = measure(scored(turns, [0, 0], status="truncated", reason="context_full"))
+    turns = [turn("host", "The cat saw the cat."), turn("guest", "the cat?", finish="length"), turn("host", "What?")]
+    metrics = measure(scored(turns, [0, 0, 0], status="truncated", reason="context_full"))
     # the-cat, cat-saw, saw-the, the-cat; the-cat: three different ones of five
     assert metrics["play/distinct_2"] == pytest.approx(0.6)
-    assert (metrics["play/words_per_turn"], metrics["play/question_rate"]) == (3.5, 0.5)
-    assert (metrics["play/cut_share"], metrics["play/truncated"]) == (0.5, 1.0)
+    thirds = ("play/cut_share", "play/only_question_share", "play/question_rate", "play/words_per_turn")
+    assert [round(3 * metrics[name]) for name in thirds] == [1, 1, 2, 8]
+    assert metrics["play/truncated"] == 1.0
 
 
 def test_update_metrics_are_passed_on_and_give_the_learning_rate_in_tokens():

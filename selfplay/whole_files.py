@@ -8,7 +8,10 @@ from pathlib import Path
 
 from selfplay.errors import UserError
 
-__all__ = ["reason", "sync", "write_whole"]
+__all__ = ["is_of_the_system", "reason", "sync", "write_whole"]
+
+# How libraries that write files by themselves report what the system refused: safetensors, then torch.
+SYSTEM_ERRORS = ("os error", "I/O error", "inline_container")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,6 +39,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether the disk is at fault: full, unwritable, gone."""
+    by_library = isinstance(error, Exception) and any(sign in str(error) for sign in SYSTEM_ERRORS)
+    return isinstance(error, OSError) or (by_library and not isinstance(error, UserError))
 
 
 def reason(error: BaseException) -> str:

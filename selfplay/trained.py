@@ -1,0 +1,123 @@
+"""Models that training runs wrote: RUN[@STEP], and the adapters among them.
+
+A checkpoint of full fine-tuning is a plain Hugging Face folder::
+
+    AutoModelForCausalLM.from_pretrained("runs/NAME/checkpoints/000030")
+
+One of low-rank adapters is a peft folder, which names its base; either of these loads it::
+
+    AutoPeftModelForCausalLM.from_pretrained("runs/NAME/checkpoints/000030")
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), "runs/NAME/checkpoints/000030")
+
+`merge RUN@30 out=FOLDER` makes the second kind into the first.  Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from selfplay import checkpoint
+from selfplay.errors import UserError
+from selfplay.run_folder import is_run
+from selfplay.run_reader import find_run, list_runs
+from selfplay.whole_files import reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "ADAPTER_FILE",
+    "BASE",
+    "TRAINING_FILE",
+    "base_of",
+    "checkpoint_of",
+    "has_tokenizer",
+    "is_adapter",
+    "is_model_folder",
+    "merge",
+    "names",
+]
+
+TRAINING_FILE = "training.pt"  # of a checkpoint: what only the learner reads
+BASE = "base"  # of a run: the model that its adapters belong to, where that had no folder
+MODEL_CONFIG, ADAPTER_CONFIG, ADAPTER_FILE = "config.json", "adapter_config.json", "adapter_model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+AT_STEP = re.compile(r"(.+)@([0-9]{1,12})")
+
+
+def checkpoint_of(name: str, runs: Path) -> Path | None:
+    """Return the checkpoint that RUN[@STEP] names, by a path or by a name in `runs`; None: it names no run.
+
+    Raises UserError if there is such a run without such a checkpoint, or nothing else could be meant.
+    """
+    match = AT_STEP.fullmatch(name)
+    if match is not None:
+        return checkpoint.find(find_run(match[1], runs), int(match[2]))
+    found = [folder for folder in (Path(name).expanduser(), runs / name) if is_run(folder)]
+    return checkpoint.find(found[0]) if found else None
+
+
+def names(runs: Path) -> list[str]:
+    """Return the names of all runs that have checkpoints, the newest first."""
+    return [folder.name for folder in list_runs(runs) if checkpoint.versions(folder)]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder is one that transformers or peft loads."""
+    return (folder / MODEL_CONFIG).is_file() or is_adapter(folder)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, without the model it belongs to."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / MODEL_CONFIG).is_file()
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def base_of(folder: Path) -> str:
+    """Return the model that the adapter in a folder belongs to, as `selfplay.models.load` takes it.
+
+    That is what its configuration says; where this was a folder that is gone, the base that lies in the same run.
+    Raises UserError if the configuration cannot be read, or says nothing.
+    """
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_bytes()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / ADAPTER_CONFIG} cannot be read: {reason(error)}") from error
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{folder / ADAPTER_CONFIG} does not say which model the adapter belongs to")
+    beside = folder.resolve().parent.parent / BASE
+    is_gone = Path(base).name == BASE and not is_model_folder(Path(base))
+    return str(beside) if is_gone and is_model_folder(beside) else base
+
+
+def merge(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Return the base, changed in place, with the adapter of a folder added to its weights.
+
+    Raises UserError if the adapter does not fit it.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    with warnings.catch_warnings():
+        # peft asks transformers by an older name, and warns of missing factors, which are compared below.
+        warnings.simplefilter("ignore")
+        try:
+            model = PeftModel.from_pretrained(base, str(folder))
+            with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+                found = set(file.keys())
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"the adapter {folder} cannot be put on its base: {line}") from error
+        odd = found ^ set(get_peft_model_state_dict(model))
+        if odd:
+            raise UserError(f"the adapter {folder} does not fit its base: {min(odd)} is on one side only")
+        merged = model.merge_and_unload()
+    return cast("PreTrainedModel", merged)

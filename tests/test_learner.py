@@ -14,10 +14,11 @@ from selfplay.experience import Trajectory, trace
 from selfplay.generate.chat import ChatBridge
 from selfplay.generate.engine import TokenGenerator
 from selfplay.interfaces import Sampling
+from selfplay.learn.algorithms import algorithm
 from selfplay.learn.kl import FixedKL
 from selfplay.learn.learner import Learner, LearnerSettings
 from selfplay.learn.policy import WholePolicy
-from selfplay.learn.reinforce import Reinforce, algorithm
+from selfplay.learn.reinforce import Reinforce
 from selfplay.models import LoadedModel, load
 from selfplay.play import make_matches, play
 from selfplay.players import Player

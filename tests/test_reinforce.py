@@ -10,8 +10,9 @@ from selfplay.contracts.algorithm import sample_batch
 from selfplay.errors import UserError
 from selfplay.experience import Batch
 from selfplay.interfaces import Loss, Outputs, PluginError
+from selfplay.learn.algorithms import ALGORITHMS, algorithm
 from selfplay.learn.kl import AdaptiveKL, FixedKL
-from selfplay.learn.reinforce import ALGORITHMS, Reinforce, algorithm
+from selfplay.learn.reinforce import Reinforce
 from selfplay.learn.turns import TurnTable
 
 # sample_batch: rows 0 and 1 are siblings (returns 1.5, .5 and 0), rows 2 and 3 are equal siblings (.6, .3 each).

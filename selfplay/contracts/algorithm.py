@@ -42,8 +42,12 @@ def check_algorithm(algorithm: Algorithm) -> None:
 
 
 def sample_batch() -> Batch:
-    """Return a small batch: two groups, two roles, rows of different length, a turn without reward."""
+    """Return a small batch: two groups, two roles, rows of different length, a turn without reward.
+
+    The third row was truncated, and the fourth played by an older version.
+    """
     import numpy as np
+    import torch
 
     from selfplay.experience import Trajectory, pad
 
@@ -74,7 +78,16 @@ def sample_batch() -> Batch:
             trajectory("000000-g01", 1, [(1, 1), (2, 1)], [0.3, 0.3]),
         ]
     )
-    return replace(batch, reference=batch.logprobs - 0.1 * batch.acted)
+    return replace(
+        batch,
+        truncated=torch.tensor([False, False, True, False]),
+        stale=torch.tensor([False, False, False, True]),
+        parts={"total": batch.rewards},
+        weights={"total": 1.0},
+        reference=batch.logprobs - 0.1 * batch.acted,
+        values=0.2 * batch.acted,
+        last_values=torch.full((4,), 0.25),
+    )
 
 
 def _prepare(
@@ -95,9 +108,10 @@ def _prepare(
 def _check_padding(spot: Spot, algorithm: Algorithm, batch: Batch, prepared: Batch, state: Mapping[str, Any]) -> None:
     noisy = {
         name: getattr(batch, name).masked_fill(~batch.exists, 7)
-        for name in ("tokens", "role_index", "logprobs", "rewards", "reference")
+        for name in ("tokens", "role_index", "logprobs", "rewards", "reference", "values")
     }
-    other, _ = call(spot, "prepare", algorithm.prepare, replace(batch, **noisy), state)
+    parts = {name: part.masked_fill(~batch.exists, 7) for name, part in batch.parts.items()}
+    other, _ = call(spot, "prepare", algorithm.prepare, replace(batch, **noisy, parts=parts), state)
     if not _is_same(prepared.advantages, other.advantages):
         raise spot.broken("prepare", "gave other advantages for other padding", "only acted tokens count")
 
@@ -134,8 +148,12 @@ def _check_plain(spot: Spot, method: str, state: object) -> None:
 
 
 def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copy(item) for name, item in value.items()}
     return value.clone() if hasattr(value, "clone") else value
 
 
 def _is_same(first: Any, second: Any) -> bool:
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_is_same(first[name], second[name]) for name in first)
     return bool((first == second).all()) if hasattr(first, "all") else bool(first == second)

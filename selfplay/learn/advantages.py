@@ -67,6 +67,16 @@ def standardise(values: Tensor, mask: Tensor) -> Tensor:
     return centred / deviation if deviation > SMALLEST_DEVIATION else torch.zeros_like(values)
 
 
+def divide_by_deviation(values: Tensor, mask: Tensor) -> Tensor:
+    """Return values divided by their deviation over the mask, and 0 elsewhere: their sign and their 0 stay.
+
+    A constant stays as it is.  Ziegler et al. 2019 whiten rewards by scale only; their code adds the mean back after
+    dividing, which would move 0.
+    """
+    deviation = masked_mean((values - masked_mean(values, mask)).square() * mask, mask).sqrt()
+    return values * mask / deviation if deviation > SMALLEST_DEVIATION else values * mask
+
+
 def scale_by_group_deviation(advantages: Tensor, exists: Tensor, group: Tensor) -> Tensor:
     """Return advantages divided by the deviation of their group's, unbiased over all its turns: GRPO's second half.
 
@@ -82,18 +92,22 @@ def scale_by_group_deviation(advantages: Tensor, exists: Tensor, group: Tensor) 
     return scaled * exists
 
 
-def gae(rewards: Tensor, values: Tensor, exists: Tensor, *, gamma: float, lam: float, bootstrap: Tensor) -> Tensor:
+def gae(
+    rewards: Tensor, values: Tensor, exists: Tensor, *, gamma: float | Tensor, lam: float, bootstrap: Tensor
+) -> Tensor:
     """Return generalised advantage estimates [S, K] over a row's own steps (turns, or tokens).
 
-    rewards, values [S, K]; bootstrap [S] is the value after a row's last step: 0 where the game ended, the value of the
-    state where a limit of the engine cut it.  The next value is the row's own next one: what the partner said lies
-    between two steps and is no step.  Source: Schulman et al. 2016, arXiv:1506.02438, equation 16.
+    rewards, values [S, K]; gamma: between a step and the next, one for all or [S, K]; bootstrap [S] is the value after
+    a row's last step: 0 where the game ended, the value of the state where a limit of the engine cut it.  The next
+    value is the row's own next one: what the partner said lies between two steps and is no step.
+    Source: Schulman et al. 2016, arXiv:1506.02438, equation 16.
     """
     advantages = torch.zeros_like(rewards)
+    discount = gamma if isinstance(gamma, Tensor) else torch.full_like(rewards, gamma)
     later, next_value = rewards.new_zeros(rewards.shape[0]), bootstrap
     for step in reversed(range(rewards.shape[1])):
-        delta = rewards[:, step] + gamma * next_value - values[:, step]
-        estimate = delta + gamma * lam * later
+        delta = rewards[:, step] + discount[:, step] * next_value - values[:, step]
+        estimate = delta + discount[:, step] * lam * later
         # Steps a row does not have are passed over, so that its bootstrap reaches its last one.
         later = torch.where(exists[:, step], estimate, later)
         next_value = torch.where(exists[:, step], values[:, step], next_value)

@@ -19,8 +19,10 @@ from selfplay.errors import UserError
 from selfplay.experience import Batch, Trajectory, map_tensors, microbatch_rows, pad, rows_of
 from selfplay.interfaces import Algorithm, Likelihood, Outputs, Update, Weights
 from selfplay.learn import training_file
+from selfplay.learn.critic import Critic
+from selfplay.learn.likelihood import likelihoods
 from selfplay.learn.model import acted_states, score_states
-from selfplay.learn.policy import Policy
+from selfplay.learn.policy import Policy, fitting
 from selfplay.learn.policy_gradient import importance_ratio
 from selfplay.learn.report import Tally, divergence_metrics, notes
 from selfplay.learn.schedule import Schedule
@@ -51,20 +53,30 @@ class LearnerSettings:
 class Learner:
     """Trains one policy; every call of `step` makes the next version."""
 
-    def __init__(self, policy: Policy, algorithm: Algorithm, settings: LearnerSettings) -> None:
-        """Take over the policy.  Raises UserError if nothing would be trained."""
+    def __init__(
+        self, policy: Policy, algorithm: Algorithm, settings: LearnerSettings, *, critic: Critic | None = None
+    ) -> None:
+        """Take over the policy, and the critic if the algorithm needs values.
+
+        Raises UserError if nothing would be trained.
+        """
         self.version = 0
         self.state: Mapping[str, object] = algorithm.initial_state()
         self._policy = policy
         self._algorithm = algorithm
         self._settings = settings
-        self._parameters = policy.parameters()
-        if not self._parameters:
+        self._critic = critic
+        parameters, values = policy.parameters(), list(critic.named_parameters().values()) if critic else []
+        self._parameters = [*parameters, *values]
+        # A critic with a model of its own does not take part in the policy's clipping.
+        self._clipped = [parameters, values] if critic and critic.is_separate else [self._parameters]
+        if not parameters:
             raise UserError("no parameter of the policy requires a gradient, so nothing would be trained")
         # Dropout would make the first ratio differ from 1, and the published runs train without it.
         policy.model.eval()
+        groups = [{"params": group} for group in (parameters, values) if group]
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
 
     def step(self, trajectories: Sequence[Trajectory]) -> Update:
@@ -81,6 +93,8 @@ class Learner:
         minibatches = self._split(kept)
         batch = pad(kept)
         batch, states = self._score_reference(replace(batch, stale=batch.version < self.version), minibatches)
+        if self._critic is not None:
+            batch = self._score_values(self._critic, batch, minibatches)
         prepared, state = self._algorithm.prepare(batch, self.state)
         tally = Tally()
         self._set_learning_rate(tally)
@@ -96,22 +110,13 @@ class Learner:
 
     def measure(self, trajectories: Sequence[Trajectory]) -> list[Likelihood]:
         """Return what the reference says of each conversation, summed over its trajectories; nothing is learned."""
-        kept = [trajectory for trajectory in trajectories if trajectory.acted.any()]
-        if not kept:
-            return []
-        batch, _ = self._score_reference(pad(kept), self._split(kept))
-        assert batch.reference is not None
-        sums: dict[str, list[float]] = {}
-        for row, trajectory in enumerate(kept):
-            theirs = batch.reference[row, : trajectory.num_tokens].numpy()[trajectory.acted].astype(float)
-            own = trajectory.logprobs[trajectory.acted].astype(float)
-            numbers = sums.setdefault(trajectory.conversation, [0, 0.0, 0.0])
-            for place, value in enumerate((len(theirs), -theirs.sum(), (own - theirs).sum())):
-                numbers[place] += value
-        return [
-            Likelihood(conversation=name, num_tokens=int(num), nll=float(nll), kl=float(kl))
-            for name, (num, nll, kl) in sums.items()
-        ]
+        with self._policy.reference() as model:
+            return likelihoods(
+                model,
+                trajectories,
+                temperature=self._settings.temperature,
+                tokens_per_microbatch=self._settings.tokens_per_microbatch,
+            )
 
     def weights(self) -> Weights:
         """Return the current version's parameters; they are the learner's own: who keeps them copies them."""
@@ -128,8 +133,12 @@ class Learner:
         Raises UserError, and changes nothing, if it was written by another algorithm, for another model, or in part.
         """
         contents = training_file.read(folder, like=self._contents(), parameters=self._parameters)
-        tensors = self._policy.read(folder, contents["reference"])
-        self._policy.load(tensors)
+        critic = {} if self._critic is None else self._critic.named_parameters()
+        values = fitting(contents["critic"], critic, folder)
+        self._policy.load(self._policy.read(folder, contents["reference"]))
+        with torch.no_grad():
+            for name, parameter in critic.items():
+                parameter.copy_(values[name])
         self._optimizer.load_state_dict(contents["optimizer"])
         self.version, self.state = contents["version"], contents["state"]
 
@@ -142,6 +151,10 @@ class Learner:
             "state": dict(self.state),
             "optimizer": self._optimizer.state_dict(),
             "reference": dict(self._policy.state()),
+            "critic": {
+                name: parameter.detach()
+                for name, parameter in (self._critic.named_parameters().items() if self._critic else ())
+            },
         }
 
     def _split(self, trajectories: Sequence[Trajectory]) -> list[list[Rows]]:
@@ -168,13 +181,14 @@ class Learner:
             for name, value in loss.metrics.items():
                 tally.add(name, value)
             self._tally_sampler(part, outputs, tally)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_gradient_norm)
-        tally.raise_to("learn/gradient_norm", float(norm))
-        if not bool(norm.isfinite()):
-            raise UserError(
-                f"version {self.version + 1}: the gradient is not finite; lower "
-                f"learner.learning_rate={self._settings.learning_rate}"
-            )
+        for name, parameters in zip(("learn/gradient_norm", "learn/value_gradient_norm"), self._clipped, strict=False):
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self._settings.max_gradient_norm)
+            tally.raise_to(name, float(norm))
+            if not bool(norm.isfinite()):
+                raise UserError(
+                    f"version {self.version + 1}: the gradient is not finite; lower "
+                    f"learner.learning_rate={self._settings.learning_rate}"
+                )
         self._optimizer.step()
         tally.add("steps", 1.0)
 
@@ -187,7 +201,8 @@ class Learner:
         states = acted_states(model, part.tokens, part.acted, exists=part.exists)
         reference = None if reference_states is None else (self._policy.reference_head(), reference_states)
         scores = score_states(model, states, temperature=self._settings.temperature, reference=reference)
-        return Outputs(logprobs=scores.logprobs, entropy=scores.entropy, divergence=scores.divergence)
+        values = None if self._critic is None else self._critic.values(part, model, states).before
+        return Outputs(logprobs=scores.logprobs, entropy=scores.entropy, divergence=scores.divergence, values=values)
 
     @torch.no_grad()
     def _score_reference(self, batch: Batch, minibatches: Sequence[Sequence[Rows]]) -> tuple[Batch, dict[int, Tensor]]:
@@ -205,6 +220,16 @@ class Learner:
                 if "divergence" in self._algorithm.needs:
                     states[rows[0]] = found.before
         return replace(batch, reference=reference), states
+
+    @torch.no_grad()
+    def _score_values(self, critic: Critic, batch: Batch, minibatches: Sequence[Sequence[Rows]]) -> Batch:
+        """Return the batch with what its states are worth before the update."""
+        before, last = torch.zeros_like(batch.logprobs), torch.zeros(len(batch.tokens))
+        for rows in (rows for minibatch in minibatches for rows in minibatch):
+            part = self._part(batch, rows)
+            values = critic.values(part, self._policy.model)
+            before[rows, : part.tokens.shape[1]], last[rows] = values.before.cpu(), values.last.cpu()
+        return replace(batch, values=before, last_values=last)
 
     def _tally_sampler(self, part: Batch, outputs: Outputs, tally: Tally) -> None:
         """Compare the learner's log-probabilities with the sampler's, and note where older versions spoke."""

@@ -7,7 +7,7 @@ training started from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from selfplay.errors import UserError
 from selfplay.interfaces import Weights
 from selfplay.learn.adapters import ADAPTER, adapter_scale, adapter_state
+from selfplay.learn.critic import Trunk
 from selfplay.learn.policy import Method, fitting, read_tensors
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 ADAPTER_FILE = "adapter_model.safetensors"
 # The adapter that training started from, frozen.
 START = "start"
+# That of a second model, which says what states are worth.
+SECOND = "second"
 # What adapters may add beyond two factors a linear layer: nothing here would carry it to where the policy plays.
 UNSUPPORTED = ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "layer_replication")
 
@@ -64,26 +67,26 @@ class AdapterPolicy:
         """Return the adapter's factors."""
         return [cast(nn.Parameter, tensor) for tensor in self._named(ADAPTER).values()]
 
-    def add_adapter(self, name: str, *, seed: int) -> list[nn.Parameter]:
-        """Add another adapter on the same model, of the same form, and return its factors; `using` plays it."""
-        self._add(name, seed=seed)
+    def second_trunk(self, *, seed: int) -> Trunk:
+        """Add an adapter of the same form: the second model shares all but that with the first."""
+        self._add(SECOND, seed=seed)
+        if self._has_start:
+            self._overwrite(SECOND, self.stored(START))
         _switch(self.model, ADAPTER)
-        return [cast(nn.Parameter, tensor) for tensor in self._named(name).values()]
+        parameters = {name: cast(nn.Parameter, tensor) for name, tensor in self._named(SECOND).items()}
+        return Trunk(parameters=parameters, lend=lambda: self._lend(SECOND))
+
+    def reference(self) -> AbstractContextManager[PreTrainedModel]:
+        """Lend the model as it was before training."""
+        return self._lend(START if self._has_start else None)
 
     @contextmanager
-    def using(self, name: str | None) -> Iterator[PreTrainedModel]:
-        """Lend the model with another adapter, or with none."""
-        _switch(self.model, name)
+    def _lend(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        _switch(self.model, adapter)
         try:
             yield self.model
         finally:
             _switch(self.model, ADAPTER)
-
-    @contextmanager
-    def reference(self) -> Iterator[PreTrainedModel]:
-        """Lend the model as it was before training."""
-        with self.using(START if self._has_start else None) as model:
-            yield model
 
     def reference_head(self) -> PreTrainedModel:
         """Return the model itself: adapters leave its head alone."""

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from selfplay.errors import UserError
 from selfplay.interfaces import Weights
+from selfplay.learn.critic import Trunk
 
 Method = Literal["full", "lora"]
 
@@ -51,6 +52,10 @@ class Policy(Protocol):
 
     def weights(self, version: int) -> Weights:
         """Return what playing needs; the tensors are the policy's own."""
+        ...
+
+    def second_trunk(self, *, seed: int) -> Trunk:
+        """Make a second trainable model that starts as the policy is now; seed: of what is random in it."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
@@ -99,6 +104,12 @@ class WholePolicy:
     def weights(self, version: int) -> Weights:
         """Return all parameters, named as in the model's state_dict."""
         return Weights(version=version, state=self.model.state_dict())
+
+    def second_trunk(self, *, seed: int) -> Trunk:
+        """Return a copy of the whole model; its output layer is never used."""
+        twin = copy.deepcopy(self.model)
+        twin.requires_grad_(requires_grad=True)
+        return Trunk(parameters=dict(twin.base_model.named_parameters()), lend=lambda: nullcontext(twin))
 
     def state(self) -> Mapping[str, Tensor]:
         """Return nothing: the reference is the model that training starts from."""

@@ -1,14 +1,4 @@
-"""REINFORCE and its critic-free relatives with turn-level credit, under KL control.
-
-They differ in two settings: what is subtracted from a return (the baseline) and what the difference is divided by:
-
-    name          baseline       scale    clip   source
-    reinforce     batch          none     0      Williams 1992
-    rloo          leave_one_out  none     0      Ahmadian et al. 2024, arXiv:2402.14740
-    grpo          group_mean     group    0.2    Shao et al. 2024, arXiv:2402.03300
-    dr_grpo       group_mean     none     0.2    Liu et al. 2025, arXiv:2503.20783
-    reinforce++   group_mean     batch    0.2    Hu 2025, arXiv:2501.03262, the variant with a baseline
-"""
+"""REINFORCE and its critic-free relatives with turn-level credit, under KL control."""
 
 from __future__ import annotations
 
@@ -18,7 +8,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from selfplay.errors import UserError
 from selfplay.experience import Batch
 from selfplay.interfaces import Loss, Need, Outputs
 from selfplay.learn.advantages import (
@@ -111,19 +100,3 @@ class Reinforce(KLControlled):
             advantages, moved = RoleAverage().advantages(first, names, dict(averages))
             return returns - (first - advantages)[:, None], moved
         return returns, averages
-
-
-ALGORITHMS: dict[str, Reinforce] = {
-    "reinforce": Reinforce(baseline="batch"),
-    "rloo": Reinforce(baseline="leave_one_out"),
-    "grpo": Reinforce(baseline="group_mean", scale="group", clip=0.2),
-    "dr_grpo": Reinforce(baseline="group_mean", clip=0.2),
-    "reinforce++": Reinforce(baseline="group_mean", scale="batch", clip=0.2),
-}
-
-
-def algorithm(name: str) -> Reinforce:
-    """Return the algorithm of that name.  Raises UserError for an unknown one."""
-    if name not in ALGORITHMS:
-        raise UserError(f"learner.algorithm={name}: there is no such algorithm; choose from {', '.join(ALGORITHMS)}")
-    return ALGORITHMS[name]

@@ -76,8 +76,10 @@ class RunReader:
     @property
     def status(self) -> str:
         """How the run ended, "running", or "killed": it never said that it ended, and nobody writes it any more."""
-        status = str(self.manifest.get("status") or "")
-        return "killed" if status == "running" and not is_being_written(self.folder) else status
+        if self._says() != "running" or is_being_written(self.folder):
+            return self._says()
+        # It may have ended between the two looks.
+        return "killed" if self._says() == "running" else self._says()
 
     @property
     def config_text(self) -> str:
@@ -166,6 +168,9 @@ class RunReader:
         if has_ended and isinstance(counts, dict) and all(type(counts.get(name)) is int for name in COUNTS):
             return {name: counts[name] for name in COUNTS}
         return total_counts(record_counts(record) for record in self.records())
+
+    def _says(self) -> str:
+        return str(self.manifest.get("status") or "")
 
     def _record(self, id: str) -> dict[str, Any] | None:
         record, annotations = self._conversations.load(id), []

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.dialog import Action, Conversation, Finish, Outcome, PlayerInfo, Scenario, Turn
+from selfplay.dialog import (
+    Action,
+    Conversation,
+    Finish,
+    Outcome,
+    PlayerInfo,
+    Scenario,
+    ScoredConversation,
+    Scores,
+    Turn,
+)
 from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line, line_from_json
 from selfplay.records_json import (
@@ -735,3 +745,93 @@ def test_chat_messages_of_a_role_that_heard_nothing_between_two_turns():
 def test_chat_messages_refuses_a_role_that_is_not_there():
     with pytest.raises(ValueError, match="role 'buyer' is none of giver, guesser"):
         chat_messages(taboo(), "buyer")
+
+
+def with_extras(tmp_path):
+    """A run with one conversation, its rewards, and what was learnt later."""
+    conversation = taboo()
+    rewards = np.array([1.0, 0.5], dtype=np.float32)
+    parts = {"payoff": Scores(values=rewards, why=("word guessed", ""))}
+    scored = ScoredConversation(conversation=conversation, rewards=rewards, parts=parts)
+    with RunWriter.create(tmp_path / "run", {}, "") as writer:
+        writer.append(conversation, scored, weights={"payoff": 1.0})
+        writer.annotate(conversation.id, by="learner@420", kind="learner", data={"kl_per_token": np.float32(1 / 3)})
+        writer.annotate(conversation.id, by="rescore", kind="score", data={"raw": math.nan}, turn=1)
+        writer.log_metrics(420, {"reward/total": 1 / 3, "kl/per_token_nats": math.inf, "play/turns": np.int64(2)})
+    return RunReader(tmp_path / "run")
+
+
+def test_rewards_are_stored_with_the_conversation_and_come_back(tmp_path):
+    reader = with_extras(tmp_path)
+    scored = reader.scored("0")
+    assert scored.rewards.tolist() == [1.0, 0.5]
+    assert scored.parts["payoff"].why == ("word guessed", "")
+    assert scored.conversation.turns[0].said.tolist() == [1053, 2]
+    assert [one.conversation.turns[0].said.size for one in reader.all_scored()] == [0]
+    assert reader.record("0")["rewards"]["per_role"] == {"giver": 1.0, "guesser": 0.5}
+
+
+def test_conversation_without_rewards_is_not_scored(tmp_path):
+    reader = written(tmp_path / "run", taboo())
+    assert reader.scored("0") is None
+    assert list(reader.all_scored()) == []
+
+
+def test_rewards_that_contradict_themselves_are_reported_and_left_out(tmp_path):
+    reader = with_extras(tmp_path)
+    file = tmp_path / "run/conversations/train-000.jsonl"
+    file.write_text(file.read_text().replace('"per_turn": [1.0, 0.5]', '"per_turn": [2.0, 0.5]'))
+    assert reader.scored("0") is None
+    assert reader.conversation("0").id == "000420-g05-2"
+    assert "turn 0 has 2, but what it is made of sums to 1" in reader.problems[0]
+
+
+def test_annotations_are_folded_onto_their_conversation_in_order(tmp_path):
+    reader = with_extras(tmp_path)
+    first, second = reader.record("0")["annotations"]
+    assert (first["by"], first["kind"], first["turn"], first["data"]) == (
+        "learner@420",
+        "learner",
+        None,
+        {"kl_per_token": 0.333333},
+    )
+    assert (second["turn"], second["data"]) == (1, {"raw": None})
+    assert next(reader.records())["annotations"] == [first, second]
+    line = json.loads((tmp_path / "run/annotations.jsonl").read_text().splitlines()[0])
+    assert (line["schema"], line["conversation"]) == ("selfplay.annotation/1", "000420-g05-2")
+
+
+def test_annotation_that_json_cannot_hold_is_refused(tmp_path):
+    with (
+        RunWriter.create(tmp_path / "run", {}, "") as writer,
+        pytest.raises(RecordError, match=r"annotation of conversation x cannot be stored: .*is a set"),
+    ):
+        writer.annotate("x", by="me", kind="tag", data={"words": {"a"}})
+
+
+def test_metrics_are_exact_and_null_where_they_are_not_finite(tmp_path):
+    [line] = with_extras(tmp_path).metrics()
+    del line["at"]
+    assert line == {
+        "schema": "selfplay.metrics/1",
+        "step": 420,
+        "reward/total": 1 / 3,
+        "kl/per_token_nats": None,
+        "play/turns": 2,
+    }
+
+
+def test_bad_annotations_and_metrics_are_reported_and_skipped(tmp_path):
+    reader = with_extras(tmp_path)
+    for name, line in (("annotations", '{"schema": "selfplay.annotation/1"}'), ("metrics", "{torn")):
+        with (tmp_path / "run" / f"{name}.jsonl").open("a") as file:
+            file.write(line + "\n")
+    assert (len(reader.record("0")["annotations"]), len(reader.metrics())) == (2, 1)
+    assert [problem.split(": ")[0] for problem in reader.problems] == ["run/annotations.jsonl:3", "run/metrics.jsonl:2"]
+    assert "names no conversation, or holds no data" in reader.problems[0]
+
+
+def test_evaluation_of_a_version_comes_before_the_step_it_plays(tmp_path):
+    ids = ("000010-g00-0", "000009-g00-0", "000010-e10-0", "000010-e02-0")
+    reader = written(tmp_path / "run", *(taboo(id) for id in ids))
+    assert reader.ids() == ["000009-g00-0", "000010-e02-0", "000010-e10-0", "000010-g00-0"]

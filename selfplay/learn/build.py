@@ -31,7 +31,10 @@ def build_learner(loaded: LoadedModel, settings: TrainSettings, *, base_folder: 
     """
     rule = build_algorithm(settings)
     policy = build_policy(loaded, settings, base_name=str(base_folder or loaded.folder or loaded.name))
+    critic = _critic(policy, settings) if "value" in rule.needs else None
     group = settings.learner
+    if group.gradient_checkpointing:
+        policy.recompute()
     return Learner(
         policy,
         rule,
@@ -46,7 +49,7 @@ def build_learner(loaded: LoadedModel, settings: TrainSettings, *, base_folder: 
             minibatches=group.minibatches,
             tokens_per_microbatch=group.tokens_per_microbatch,
         ),
-        critic=_critic(policy, settings) if "value" in rule.needs else None,
+        critic=critic,
     )
 
 

@@ -242,7 +242,6 @@ class Learner:
         tally.lower_to("learn/ratio_min", float(ratio.min()))
         if part.has_moved:
             return
-        tally.add("learn/stale_tokens", float(older.sum()))
         # Only what this version sampled must agree.
         gap = (logprobs - part.logprobs).abs() * (part.acted & ~older)
         tally.raise_to("learn/sampler_gap_nats", float(gap.max()))
@@ -251,7 +250,8 @@ class Learner:
         sums, steps = dict(tally.sums), tally.sums["steps"]
         metrics = {**tally.largest, **tally.smallest}
         metrics["entropy/per_token_nats"] = sums.pop("entropy") / (self._settings.epochs * batch.num_acted)
-        metrics["learn/stale_tokens"] = sums.pop("learn/stale_tokens")
+        assert batch.stale is not None
+        metrics["learn/stale_tokens"] = float((batch.acted & batch.stale[:, None]).sum())
         # The parts of a minibatch add up to its mean; these are means over the minibatches.
         metrics |= {name: value / steps for name, value in sums.items() if name != "steps"}
         metrics["learn/acted_tokens"] = float(batch.num_acted)

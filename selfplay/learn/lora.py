@@ -7,7 +7,7 @@ training started from.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,9 +21,10 @@ from selfplay.interfaces import Weights
 from selfplay.learn.adapters import ADAPTER, adapter_scale, adapter_state
 from selfplay.learn.critic import Trunk
 from selfplay.learn.policy import Method, fitting, read_tensors
+from selfplay.learn.recompute import recompute_layers
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, LoraModel
 
 ADAPTER_FILE = "adapter_model.safetensors"
 # The adapter that training started from, frozen.
@@ -48,7 +49,9 @@ class AdapterPolicy:
         self.model = model
         self._config = config
         self._config.base_model_name_or_path = base_name
+        self._layers: LoraModel | None = None
         self._has_start = False
+        self._speaking: str | None = ADAPTER
         self._add(ADAPTER, seed=seed)
         _switch(model, ADAPTER)
 
@@ -80,13 +83,19 @@ class AdapterPolicy:
         """Lend the model as it was before training."""
         return self._lend(START if self._has_start else None)
 
+    def recompute(self) -> None:
+        """Do so with the adapter that spoke when the activations were first computed."""
+        recompute_layers(self.model, contexts=lambda: (nullcontext(), self._lend(self._speaking)))
+
     @contextmanager
     def _lend(self, adapter: str | None) -> Iterator[PreTrainedModel]:
+        before, self._speaking = self._speaking, adapter
         _switch(self.model, adapter)
         try:
             yield self.model
         finally:
-            _switch(self.model, ADAPTER)
+            self._speaking = before
+            _switch(self.model, before)
 
     def reference_head(self) -> PreTrainedModel:
         """Return the model itself: adapters leave its head alone."""
@@ -123,13 +132,17 @@ class AdapterPolicy:
             self._overwrite(name, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
 
     def _add(self, name: str, *, seed: int) -> None:
-        from peft import inject_adapter_in_model
+        from peft import LoraModel
 
         try:
             # Neither reads nor moves the global random state.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                inject_adapter_in_model(self._config, self.model, adapter_name=name)
+                if self._layers is None:
+                    self._layers = LoraModel(self.model, {name: self._config}, name)
+                else:
+                    self._layers.peft_config[name] = self._config
+                    self._layers.inject_adapter(self.model, name)
         except ValueError as error:
             raise UserError(f"lora.targets={self._config.target_modules}: {error}") from error
         self.model.eval()

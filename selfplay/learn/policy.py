@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from selfplay.errors import UserError
 from selfplay.interfaces import Weights
 from selfplay.learn.critic import Trunk
+from selfplay.learn.recompute import recompute_layers
 
 Method = Literal["full", "lora"]
 
@@ -58,6 +59,10 @@ class Policy(Protocol):
         """Make a second trainable model that starts as the policy is now; seed: of what is random in it."""
         ...
 
+    def recompute(self) -> None:
+        """Compute activations again on the way back instead of keeping them, second trunks included."""
+        ...
+
     def state(self) -> Mapping[str, Tensor]:
         """Return what a checkpoint must hold besides the files of `save`, such as a reference of its own."""
         ...
@@ -88,6 +93,7 @@ class WholePolicy:
         self.model = model
         self._reference = reference if reference is not None else copy.deepcopy(model)
         self._reference.requires_grad_(requires_grad=False).eval()
+        self._twins: list[PreTrainedModel] = []
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters that require a gradient."""
@@ -109,7 +115,13 @@ class WholePolicy:
         """Return a copy of the whole model; its output layer is never used."""
         twin = copy.deepcopy(self.model)
         twin.requires_grad_(requires_grad=True)
+        self._twins.append(twin)
         return Trunk(parameters=dict(twin.base_model.named_parameters()), lend=lambda: nullcontext(twin))
+
+    def recompute(self) -> None:
+        """Do so in the policy and its twins."""
+        for model in (self.model, *self._twins):
+            recompute_layers(model)
 
     def state(self) -> Mapping[str, Tensor]:
         """Return nothing: the reference is the model that training starts from."""

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, ScoredConversation, id_order
-from selfplay.errors import UserError
 from selfplay.interfaces import Cluster, Update
-from selfplay.score import too_many_failed
+from selfplay.score import check_failures
 from selfplay.train_settings import TrainSettings
 
 
@@ -59,9 +58,7 @@ def train(settings: TrainSettings, *, dealer: Dealer, cluster: Cluster, record: 
         conversations = sorted(record.watch(ahead.popleft()), key=lambda conversation: id_order(conversation.id))
         scored = cluster.score(conversations)
         record.keep(scored)
-        trouble = too_many_failed(scored, settings.max_failed_share)
-        if trouble is not None:
-            raise UserError(trouble)
+        check_failures(scored, settings.max_failed_share)
         fresh = [one for one in scored if step - version_of(one.conversation) <= settings.max_staleness]
         update = cluster.learn(fresh)
         cluster.publish(update)

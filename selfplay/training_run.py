@@ -43,7 +43,7 @@ class Screen(Protocol):
         """Something other than a step begins, such as "evaluating"."""
         ...
 
-    def conversation(self, conversation: Conversation, scored: ScoredConversation | None = None) -> None:
+    def conversation(self, conversation: Conversation) -> None:
         """A conversation has ended."""
         ...
 
@@ -68,7 +68,7 @@ class Silence:
     def doing(self, what: str, *, conversations: int = 0) -> None:
         """Show nothing."""
 
-    def conversation(self, conversation: Conversation, scored: ScoredConversation | None = None) -> None:
+    def conversation(self, conversation: Conversation) -> None:
         """Show nothing."""
 
     def learning(self) -> None:
@@ -102,6 +102,7 @@ class TrainingRun:
     first: int  # updates made before
     is_new: bool
     screen: Screen = field(default_factory=Silence)
+    cluster: Any = None  # a Cluster with facts and events, while it trains
     _is_asked_to_stop: bool = False
 
     @classmethod
@@ -174,14 +175,14 @@ class TrainingRun:
             raise
 
     def _train(self) -> Result:
-        cluster = self._cluster()
+        self.cluster = self._make_cluster()
         try:
-            self.writer.add_to_manifest(cluster.facts)
-            return _Session(run=self, cluster=cluster).train()
+            self.writer.add_to_manifest(self.cluster.facts)
+            return _Session(run=self, cluster=self.cluster).train()
         finally:
-            cluster.close()
+            self.cluster.close()
 
-    def _cluster(self) -> Any:
+    def _make_cluster(self) -> Any:
         settings = self.settings
         self.screen.say(f"preparing {settings.model}")
         model = ModelFiles.of(settings.model, runs=settings.runs, say=self.screen.say)
@@ -192,9 +193,7 @@ class TrainingRun:
             return LocalCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder)
         from selfplay.cluster.ray_cluster import RayCluster
 
-        return RayCluster(
-            settings, plan=plan, model=model, rewards=self.rewards, run=self.folder, say=self.screen.say
-        )
+        return RayCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder, say=self.screen.say)
 
 
 def check_trainable(settings: TrainSettings, env: Env) -> None:
@@ -210,9 +209,7 @@ def check_trainable(settings: TrainSettings, env: Env) -> None:
         raise UserError(f"players: every role of env {env.name} is taken, so no policy would be trained; free one")
 
 
-def play_plan(
-    settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]
-) -> PlayPlan:
+def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]) -> PlayPlan:
     """Return what a play worker of these settings needs."""
     cheap = tuple(weighted for weighted in rewards if weighted.is_cheap)
     return PlayPlan(
@@ -331,8 +328,9 @@ class _Session:
 
     def keep(self, scored: Sequence[ScoredConversation]) -> None:
         weights = {weighted.name: weighted.weight for weighted in self.run.rewards}
+        ranges = {weighted.name: weighted.range for weighted in self.run.rewards}
         for one in scored:
-            self.run.writer.append(one.conversation, one, weights=weights)
+            self.run.writer.append(one.conversation, one, weights=weights, ranges=ranges)
         self._played = time.perf_counter()
         self._check_stop()
         self.run.screen.learning()

@@ -31,7 +31,7 @@ class LearnerHost:
         models.use_threads(threads)
         loaded = model.load(device=settings.engine.device, dtype="float32", merged=False)
         if settings.learner.method == "lora" and loaded.folder is None and run.is_dir():
-            loaded = replace(loaded, folder=models.prepare_base(loaded, run))
+            loaded = replace(loaded, folder=models.prepare_base(model.name, run))
         self._tokenizer = loaded.tokenizer
         self._weights = {name: spec.weight for name, spec in settings.rewards.items()}
         self.learner: Learner = build_learner(loaded, settings)
@@ -52,8 +52,6 @@ class LearnerHost:
     def save(self, folder: Path) -> None:
         """Write the policy, the tokenizer and the learner's state into an existing folder."""
         self.learner.save(folder)
-        if settings.learner.method == "lora" and loaded.folder is None and run.is_dir():
-            loaded = replace(loaded, folder=models.prepare_base(loaded, run))
         self._tokenizer.save_pretrained(folder)
 
     def restore(self, folder: Path) -> int:

@@ -39,8 +39,8 @@ class ModelFiles:
             return self
         if ADAPTER_FILE in self.sizes:
             raise UserError(
-                f"model={self.name} is an adapter, whose base model is another folder on this machine; for a cluster of "
-                "several machines merge it first: merge RUN out=FOLDER, then model=FOLDER"
+                f"model={self.name} is an adapter, whose base model is another folder on this machine; for several "
+                "machines merge it first: merge RUN out=FOLDER, then model=FOLDER"
             )
         contents = {name: put((self.folder / name).read_bytes()) for name in self.sizes}
         return replace(self, contents=contents, fetch=fetch)
@@ -50,13 +50,14 @@ class ModelFiles:
         if self.folder is None or self._is_here():
             return models.load(self.name, device=device, dtype=dtype, runs=self.runs, merged=merged)
         if self.fetch is None:
-            raise UserError(f"model={self.name}: this machine has no folder {self.folder}, and its files did not travel")
+            raise UserError(f"model={self.name}: this machine has no folder {self.folder}, and no files travelled")
         with tempfile.TemporaryDirectory(prefix="selfplay-model-") as folder:
             for name, content in self.contents.items():
                 (Path(folder) / name).write_bytes(self.fetch(content))
             loaded = models.load(folder, device=device, dtype=dtype, merged=merged)
             # What is mapped from a file that goes away must be read while it is there.
-            loaded.model.load_state_dict({name: value.clone() for name, value in loaded.model.state_dict().items()}, assign=True)
+            state = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+            loaded.model.load_state_dict(state, assign=True)
             loaded.model.tie_weights()
         return replace(loaded, name=self.name, folder=None)
 

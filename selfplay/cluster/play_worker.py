@@ -98,9 +98,7 @@ class PlayWorker:
         """Play a block and yield each conversation, with its cheap rewards, as it finishes."""
         plan = self._plan
         players = self._players
-        conversations = play(
-            matches, env=plan.env, players=players, view=plan.view, concurrency=plan.concurrency
-        )
+        conversations = play(matches, env=plan.env, players=players, view=plan.view, concurrency=plan.concurrency)
         for conversation in conversations:
             [parts] = parts_of([conversation], plan.rewards, timeout_seconds=plan.reward_timeout_seconds)
             yield Played(conversation=conversation, parts=parts)

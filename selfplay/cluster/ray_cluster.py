@@ -7,6 +7,7 @@ there, and the driver only holds the handle of the newest.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import tempfile
@@ -25,7 +26,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import selfplay
 from selfplay import models
 from selfplay.cluster.learner_host import LearnerHost
 from selfplay.cluster.model_files import ModelFiles
@@ -44,10 +44,24 @@ logger = logging.getLogger(__name__)
 
 MAX_LOSSES = 3  # of one block: what kills three workers will kill the fourth
 WAIT_SECONDS = 1.0  # between looks at whether anything has died or been asked for
+PACKAGES = ("selfplay", "envs", "rewards")  # what other machines get of us: no run, no cache, no repository
 EXCLUDED = ("__pycache__", "*.pyc")
 
 
 # ----- what runs in the actors -----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an actor runs."""
+
+    pid: int  # of its process
+    node: str  # Ray's id of its machine
+
+    @classmethod
+    def here(cls) -> Place:
+        """Return the place of the process that asks."""
+        return cls(pid=os.getpid(), node=str(ray.get_runtime_context().get_node_id()))
 
 
 class _PlayActor:
@@ -56,8 +70,8 @@ class _PlayActor:
     def __init__(self, plan: PlayPlan) -> None:
         self._worker = PlayWorker(plan)
 
-    def start(self) -> Mapping[str, Any]:
-        return self._worker.start()
+    def start(self) -> tuple[Place, Mapping[str, Any]]:
+        return Place.here(), self._worker.start()
 
     def load(self, version: int, held: list[Any], adapter_scale: float | None) -> int:
         """Read a version from the object store, without copying, and give it to the engine."""
@@ -74,9 +88,6 @@ class _PlayActor:
     def play(self, matches: list[Match]) -> Iterator[Played]:
         yield from self._worker.play(matches)
 
-    def pid(self) -> int:
-        return os.getpid()
-
 
 class _RewardActor:
     """Scores with rewards that are slow."""
@@ -86,12 +97,12 @@ class _RewardActor:
         self._timeout_seconds = timeout_seconds
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
+    def start(self) -> Place:
+        return Place.here()
+
     def parts(self, conversations: list[Conversation], names: list[str]) -> list[Parts]:
         chosen = [weighted for weighted in self._rewards if weighted.name in names]
         return parts_of(conversations, chosen, timeout_seconds=self._timeout_seconds)
-
-    def pid(self) -> int:
-        return os.getpid()
 
 
 class _LearnerActor:
@@ -101,9 +112,10 @@ class _LearnerActor:
         self._arguments = (settings, model, threads, run)
         self._host: LearnerHost | None = None
 
-    def start(self) -> None:
+    def start(self) -> Place:
         settings, model, threads, run = self._arguments
         self._host = LearnerHost(settings, model, threads=threads, run=run)
+        return Place.here()
 
     def learn(self, scored: list[ScoredConversation]) -> Update:
         return self._learner().learn(scored)
@@ -140,12 +152,6 @@ class _LearnerActor:
             _write_files(Path(place), files)
             return self._learner().restore(Path(place))
 
-    def node(self) -> str:
-        return str(ray.get_runtime_context().get_node_id())
-
-    def pid(self) -> int:
-        return os.getpid()
-
     def _learner(self) -> LearnerHost:
         assert self._host is not None
         return self._host
@@ -177,7 +183,8 @@ class _Worker:
     """One play actor."""
 
     actor: Any
-    loading: Any  # handle of its start, or of the newest weights it was given; None: it is ready
+    loading: Any  # handle of its start, or of the newest weights it was given
+    place: Place | None = None  # None: it has not started
     stream: Any = None  # of the conversations of its block
     block: _Block | None = None
 
@@ -239,10 +246,9 @@ class RayCluster:
         self._next_reward_worker = 0
         self._parts: dict[str, Parts] = {}  # of the cheap rewards, by conversation
         self._asked: dict[str, _SlowParts] = {}  # of the slow ones that look at one conversation
-        self._wait_for(learning, "the learner")
+        self._learner_place: Place = self._wait_for(learning, "the learner")
         for worker in self._workers:
-            facts = self._wait_for(worker.loading, "a play worker")
-            worker.loading = None
+            worker.place, facts = self._wait_for(worker.loading, "a play worker")
             self.facts.update(facts)
 
     # ----- the verbs -----
@@ -292,7 +298,7 @@ class RayCluster:
 
     def restore(self, folder: Path) -> int:
         """Go on from what `save` wrote; return the version."""
-        is_here = _get(self._learner.node.remote(), "the learner") == self._node
+        is_here = self._learner_place.node == self._node
         files = [] if is_here else [file for file in folder.rglob("*") if file.is_file()]
         contents = {str(file.relative_to(folder)): file.read_bytes() for file in files}
         version = _get(self._learner.restore.remote(folder.resolve(), contents), "the learner")
@@ -313,12 +319,12 @@ class RayCluster:
             ray.shutdown()
             self._is_own_ray = False
 
-    def pids(self) -> dict[str, list[int]]:
-        """Return the actors' process ids, by kind: for whoever looks at what a run costs, or tests what kills it."""
+    def places(self) -> dict[str, list[Place]]:
+        """Return where the actors run, by kind: for whoever looks at what a run costs, or tests what kills it."""
         return {
-            "learner": [_get(self._learner.pid.remote(), "the learner")],
-            "play": [_get(worker.actor.pid.remote(), "a play worker") for worker in self._workers],
-            "reward": [_get(actor.pid.remote(), "a reward worker") for actor in self._reward_workers],
+            "learner": [self._learner_place],
+            "play": [worker.place for worker in self._workers if worker.place is not None],
+            "reward": _get_task([actor.start.remote() for actor in self._reward_workers]),
         }
 
     # ----- playing -----
@@ -377,7 +383,7 @@ class RayCluster:
         if block.num_losses >= MAX_LOSSES:
             raise UserError(
                 f"{block.num_losses} play workers died one after another while playing {block.matches[0].id}; "
-                f"the machine may be out of memory: {_first_line(error)}"
+                f"the machine may be out of memory: {_essence(error)}"
             ) from error
         self.events["cluster/replaced_play_workers"] += 1
         self._say(f"a play worker died; its {len(block.matches)} conversations are played again")
@@ -385,7 +391,7 @@ class RayCluster:
         self._workers.remove(worker)
         fresh = self._new_worker()
         try:
-            self._wait_for(fresh.loading, "a new play worker")
+            fresh.place, _ = self._wait_for(fresh.loading, "a new play worker")
             if self._weights is not None:
                 self._wait_for(fresh.actor.load.remote(*self._weights), "a new play worker")
         except UserError:
@@ -395,7 +401,6 @@ class RayCluster:
                 raise
             self._say(f"there is no room for another play worker; going on with {len(self._workers)}")
         else:
-            fresh.loading = None
             self._workers.append(fresh)
         self._hand_out()
 
@@ -424,7 +429,8 @@ class RayCluster:
         number = self._next_reward_worker % len(self._reward_workers)
         self._next_reward_worker += 1
         actor = self._reward_workers[number]
-        return _SlowParts(conversations=conversations, names=names, actor=actor, handle=actor.parts.remote(conversations, names))
+        handle = actor.parts.remote(conversations, names)
+        return _SlowParts(conversations=conversations, names=names, actor=actor, handle=handle)
 
     def _answer(self, asked: _SlowParts) -> Parts:
         [parts] = self._answers(asked)
@@ -461,7 +467,7 @@ class RayCluster:
                 f"{free.get('GPU', 0):g} GPUs of the cluster are free; others may be using it"
             ) from error
         except RayActorError as error:
-            raise UserError(f"{who} died as it started: {_first_line(error)}") from error
+            raise UserError(f"{who} died as it started: {_essence(error)}") from error
         except RayTaskError as error:
             raise _as_user_error(error) from error
 
@@ -481,7 +487,7 @@ class _SlowParts:
 
 def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
     """Start Ray on this machine, or join a cluster; return whether it was started here."""
-    if ray.is_initialized():  # type: ignore[no-untyped-call]  # ray has not typed it
+    if ray.is_initialized():
         return False
     address = settings.ray.address
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
@@ -490,19 +496,17 @@ def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
         ray.init(num_cpus=models.num_cores(), include_dashboard=False, **quiet)
         return True
     say(f"joining the Ray cluster at {address}")
-    packages = [str(Path(selfplay.__file__).parent), *(str(Path(_package(name)).parent) for name in ("envs", "rewards"))]
+    packages = [str(_folder_of(name)) for name in PACKAGES]
     environment = {"py_modules": packages, "excludes": list(EXCLUDED)}
     try:
         ray.init(address=address, runtime_env=environment, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"ray.address={address}: there is no Ray cluster to join: {_first_line(error)}") from error
+        raise UserError(f"ray.address={address}: there is no Ray cluster to join: {_essence(error)}") from error
     return True
 
 
-def _package(name: str) -> str:
-    import importlib
-
-    return str(importlib.import_module(name).__file__)
+def _folder_of(package: str) -> Path:
+    return Path(str(importlib.import_module(package).__file__)).parent
 
 
 def _place(kind: type, ask: Ask, *, near: str = "") -> Any:
@@ -524,7 +528,7 @@ def _get(handle: Any, who: str) -> Any:
         return _get_task(handle)
     except RayActorError as error:
         raise UserError(
-            f"{who} died: {_first_line(error)}; go on from the newest checkpoint with train resume=RUN"
+            f"{who} died: {_essence(error)}; go on from the newest checkpoint with train resume=RUN"
         ) from error
 
 
@@ -541,6 +545,8 @@ def _as_user_error(error: RayTaskError) -> Exception:
     return UserError(str(cause)) if isinstance(cause, UserError) else error
 
 
-def _first_line(error: BaseException) -> str:
+def _essence(error: BaseException) -> str:
+    """Return the line of an error that says what happened: of a traceback the last, of Ray's sentences the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    place = -1 if any(line.startswith("File ") for line in lines) else 0
+    return lines[place] if lines else type(error).__name__

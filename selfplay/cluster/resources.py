@@ -85,8 +85,9 @@ def check_room(asks: Sequence[Ask], nodes: Sequence[Mapping[str, float]]) -> Non
                 if getattr(ask, amount)
             )
             raise UserError(
-                f"the cluster has {there:g} {name}s and this run asks for {asked:g} ({whose}): {asked - there:g} too few; "
-                f"lower ray.play_workers, ray.play_{amount} or ray.learner_{amount}, or add machines"
+                f"the cluster has {there:g} {name}s and this run asks for {asked:g} ({whose}): "
+                f"{asked - there:g} too few; lower ray.play_workers, ray.play_{amount} or ray.learner_{amount}, or add "
+                "machines"
             )
     left = [dict(node) for node in nodes]
     for ask in sorted(asks, key=lambda ask: (-ask.gpus, -ask.cpus)):

@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "play": ("selfplay.commands.play", "two players talk; the conversations are stored in a run folder"),
     "show": ("selfplay.commands.show", "print a stored conversation"),
     "ls": ("selfplay.commands.ls", "list runs, or the conversations of one run"),
+    "study": ("selfplay.commands.study", "many training runs that differ in one thing, in a table and a picture"),
     "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets"),
     "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),
     "doctor": ("selfplay.commands.doctor", "what is installed here, and what to type next"),

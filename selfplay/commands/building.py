@@ -33,10 +33,8 @@ def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
     reward = build_plugin(found, REWARDS, "reward")
     if not isinstance(reward, Reward):
         raise PluginError(f"reward={found.name}: it has no name or score; a reward is a class with both")
-    return WeightedReward(reward=reward, weight=spec.weight)
+    return WeightedReward(reward=reward, weight=spec.weight, label=name)
 
 
 def _methods(protocol: type) -> list[str]:
     return [name for name in vars(protocol) if not name.startswith("_") and callable(vars(protocol)[name])]
-
-

@@ -99,7 +99,7 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
                     f"and for another experiment start one with model={resumed}"
                 )
         runs = resolve(TrainSettings, [word for word in words if word.startswith("runs=")]).runs
-        folder = find_run(resumed, runs=runs)
+        folder = find_run(resumed, runs)
         under = read_config(str(folder / CONFIG))
         settings = resolve(TrainSettings, words, under=under)
     if rewards:
@@ -125,10 +125,11 @@ def _open(
 ) -> TrainingRun:
     command = " ".join(["train", *line.words, *(f"-r {reward}" for reward in line.rewards)])
     if resumed is not None:
-        folder = find_run(resumed, runs=settings.runs)
+        folder = find_run(resumed, settings.runs)
         return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command)
     training = TrainingRun.create(settings, env=env, rewards=rewards, command=command)
-    for kind, spec in {"env": settings.env, **{f"reward {name}": spec for name, spec in settings.rewards.items()}}.items():
+    rewards_by_kind = {f"reward {name}": spec for name, spec in settings.rewards.items()}
+    for kind, spec in {"env": settings.env, **rewards_by_kind}.items():
         source = source_file(spec)
         if source is not None:
             training.writer.keep_source(kind, source.read_bytes())
@@ -138,9 +139,10 @@ def _open(
 def _train(training: TrainingRun, line: CommandLine) -> int:
     console = open_console(is_stderr=line.as_json)
     settings = training.settings
-    with _stopping(training, console), open_screen(
-        console, settings, run=training.folder.name, first_step=training.first
-    ) as screen:
+    with (
+        _stopping(training, console),
+        open_screen(console, settings, run=training.folder.name, first_step=training.first) as screen,
+    ):
         training.screen = screen
         result = training.train()
     if line.as_json:

@@ -40,7 +40,8 @@ def read_words(arguments: Sequence[str]) -> CommandLine:
             rewards.append(_reward(next(waiting, "")))
         elif argument.startswith("-"):
             raise UserError(
-                f"unknown flag {argument!r}: settings are written key=value; the flags are --help, --dry-run, --json and -r"
+                f"unknown flag {argument!r}: settings are written key=value; the flags are --help, --dry-run, --json "
+                "and -r"
             )
         else:
             words.append(argument)

@@ -1,0 +1,228 @@
+"""The main loop: its order, what stops it, and that a run that goes on gives what an uninterrupted one gives."""
+
+import json
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import ENV, create, metrics_of, resume, said_in, tiny_settings, train
+
+from selfplay.dealing import Dealer
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversation, Scores
+from selfplay.errors import UserError
+from selfplay.interfaces import Update
+from selfplay.score import WeightedReward
+from selfplay.store import RunReader
+from selfplay.train import train as run_loop
+
+
+class Ledger:
+    """A cluster and a record that write down what they are asked, in order."""
+
+    def __init__(self, *, lag=0):
+        self.said, self.version, self.lag = deque(), 0, lag
+        self.stale = []
+
+    def play(self, matches):
+        self.said.append(f"play {matches[0].id[:6]} by {self.version}")
+        player = PlayerInfo(policy="learner", version=max(0, self.version - self.lag), model="m", trained=True)
+        done = Outcome(status="terminated", reason="turn_limit")
+        return iter(
+            [
+                Conversation(id=m.id, scenario=m.scenario, players={"host": player}, outcome=done)
+                for m in reversed(matches)
+            ]
+        )
+
+    def score(self, conversations):
+        assert [c.id for c in conversations] == sorted(c.id for c in conversations)
+        return [ScoredConversation(conversation=c, rewards=np.zeros(0)) for c in conversations]
+
+    def learn(self, scored):
+        self.said.append(f"learn {len(scored)}")
+        return Update(version=self.version + 1, metrics={})
+
+    def publish(self, update):
+        self.version = update.version
+
+    def save(self, version, _fill):
+        self.said.append(f"save {version}")
+
+    def start(self, step):
+        pass
+
+    def watch(self, conversations):
+        return conversations
+
+    def keep(self, scored):
+        pass
+
+    def finish(self, step, scored, update, *, num_stale):
+        self.stale.append(num_stale)
+
+
+def loop(ledger, *words):
+    settings = tiny_settings(*words)
+    dealer = Dealer(env=ENV, seed=0, conversations=settings.conversations, group_size=settings.group_size)
+    run_loop(settings, dealer=dealer, cluster=ledger, record=ledger)
+    return list(ledger.said)
+
+
+def test_on_policy_a_step_is_played_by_the_version_it_updates():
+    assert loop(Ledger(), "steps=3") == [
+        "play 000000 by 0",
+        "learn 4",
+        "play 000001 by 1",
+        "learn 4",
+        "save 2",
+        "play 000002 by 2",
+        "learn 4",
+        "save 3",
+    ]
+
+
+def test_with_staleness_steps_are_dealt_ahead_and_never_past_the_end():
+    said = [word for word in loop(Ledger(), "steps=4", "max_staleness=2") if word.startswith("play")]
+    assert said == ["play 000000 by 0", "play 000001 by 0", "play 000002 by 0", "play 000003 by 1"]
+
+
+def test_conversations_past_the_bound_are_dropped_and_counted():
+    ledger = Ledger(lag=2)
+    said = [word for word in loop(ledger, "steps=4", "max_staleness=1") if word.startswith("learn")]
+    # Steps 0 and 1 are played by version 0; the ledger plays steps 2 and 3 with max(0, version - 2) = 0.
+    assert said == ["learn 4", "learn 4", "learn 0", "learn 0"]
+    assert ledger.stale == [0, 0, 4, 4]
+
+
+class Broken:
+    """A reward that cannot score the second conversation of a group."""
+
+    name = "broken"
+
+    def score(self, conversations):
+        if any(c.id.endswith("-1") for c in conversations):
+            raise RuntimeError("no idea")
+        return [Scores(values=np.ones(c.num_turns, dtype=np.float32)) for c in conversations]
+
+
+def test_too_many_failures_stop_the_run_and_everything_said_is_stored(tmp_path):
+    with pytest.raises(UserError, match=r"of 4 conversations failed, more than max_failed_share=0\.05.*no idea"):
+        train(tmp_path / "run", "steps=2", "max_failed_share=0.05", rewards=[WeightedReward(reward=Broken())])
+    reader = RunReader(tmp_path / "run")
+    stored = list(reader.conversations())
+    assert reader.manifest["status"] == "failed"
+    assert [c.id for c in stored if c.outcome.reason == "reward_error"] == ["000000-g00-1", "000000-g01-1"]
+
+
+def test_failures_within_the_bound_are_stored_and_never_trained_on(tmp_path):
+    train(tmp_path / "run", "steps=1", "max_failed_share=0.75", rewards=[WeightedReward(reward=Broken())])
+    [line] = metrics_of(tmp_path / "run")
+    assert line["play/failed"] >= 2
+    # Two conversations of two turns of 8 tokens at most are left of four.
+    assert line["learn/acted_tokens"] <= 32
+
+
+def test_a_run_writes_conversations_metrics_notes_and_checkpoints(tmp_path):
+    result = train(tmp_path / "run", "steps=3")
+    assert (result.version, result.is_stopped, result.comparison) == (3, False, None)
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [0, 1, 2]
+    assert len(said_in(tmp_path / "run")) == 12
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"000002", "000003", "latest.json"}
+    record = next(RunReader(tmp_path / "run").records())
+    assert record["rewards"]["parts"][0]["name"] == "question_marks"
+    assert record["players"]["host"] | {"policy": "learner", "version": 0, "trained": True} == record["players"]["host"]
+
+
+def weights_of(folder, version):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / version / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", [(), ("learner.method=lora", "lora.rank=2")], ids=["full", "lora"])
+def test_a_resumed_run_gives_what_an_uninterrupted_one_gives_token_for_token(tmp_path, kind):
+    adaptive = ("kl.controller=adaptive", "kl.coefficient=0.3", "learner.schedule=linear", *kind)
+    train(tmp_path / "whole", "steps=5", *adaptive)
+    interrupted = create(tmp_path / "parts", "steps=5", *adaptive)
+    interrupted.screen = StopAt(interrupted, step=3)
+    assert interrupted.train().version == 3
+    assert resume(tmp_path / "parts", "steps=5", *adaptive).train().version == 5
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    assert said_in(tmp_path / "parts") == said_in(tmp_path / "whole")
+
+
+def test_what_was_written_after_the_checkpoint_moves_aside(tmp_path):
+    interrupted = create(tmp_path / "parts", "steps=5")
+    interrupted.screen = CrashAt(step=3)
+    with pytest.raises(RuntimeError, match="power cut"):
+        interrupted.train()
+    # Checkpoint 2 is the newest; step 2 was finished and step 3 begun.
+    assert [line["step"] for line in metrics_of(tmp_path / "parts")] == [0, 1, 2]
+    resume(tmp_path / "parts", "steps=5").train()
+    train(tmp_path / "whole", "steps=5")
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    files = (tmp_path / "parts/aside").rglob("train*")
+    aside = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert {record["step"] for record in aside} == {2}
+    torch.testing.assert_close(
+        weights_of(tmp_path / "parts", "000005"), weights_of(tmp_path / "whole", "000005"), rtol=0, atol=0
+    )
+
+
+def test_resume_refuses_a_run_without_a_checkpoint_and_one_that_is_done(tmp_path):
+    train(tmp_path / "run", "steps=2")
+    with pytest.raises(UserError, match="has made its 2 updates; for more say steps=4"):
+        resume(tmp_path / "run", "steps=2")
+    interrupted = create(tmp_path / "young", "steps=5")
+    interrupted.screen = CrashAt(step=1)
+    with pytest.raises(RuntimeError):
+        interrupted.train()
+    with pytest.raises(UserError, match="has no checkpoint to go on from"):
+        resume(tmp_path / "young", "steps=5")
+
+
+def test_a_run_ends_with_base_and_trained_compared(tmp_path):
+    result = train(tmp_path / "run", "steps=2", "evaluation.conversations=6")
+    assert result.comparison is not None
+    ids = [id for id in said_in(tmp_path / "run") if "-e" in id]
+    assert ids == [f"{version}-e0{group}-0" for version in ("000000", "000002") for group in range(6)]
+    assert (tmp_path / "run/evaluation.json").is_file()
+
+
+def test_frozen_partner_is_never_trained(tmp_path):
+    train(tmp_path / "run", "steps=2", "partner=frozen", "group_size=4")
+    for record in RunReader(tmp_path / "run").records():
+        players = sorted((p["policy"], p["version"], p["trained"]) for p in record["players"].values())
+        assert players == [("frozen", 0, False), ("learner", record["step"], True)]
+
+
+def test_staleness_is_corrected_and_counted(tmp_path):
+    train(tmp_path / "run", "steps=4", "max_staleness=1")
+    versions = {r["step"]: r["players"]["host"]["version"] for r in RunReader(tmp_path / "run").records()}
+    assert versions == {0: 0, 1: 0, 2: 1, 3: 2}
+
+
+class StopAt:
+    """A screen that asks its run to stop when a step begins."""
+
+    def __init__(self, run, *, step):
+        self.run, self.step = run, step
+
+    def start_step(self, step, version):
+        if step == self.step:
+            self.run.stop()
+
+    def __getattr__(self, name):
+        return lambda *arguments, **others: None
+
+
+class CrashAt(StopAt):
+    """A screen that breaks when a step begins."""
+
+    def __init__(self, *, step):
+        super().__init__(None, step=step)
+
+    def start_step(self, step, version):
+        if step == self.step:
+            raise RuntimeError("power cut")

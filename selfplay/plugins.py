@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import sys
 import traceback
 import types
@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from selfplay.errors import UserError
 from selfplay.written import as_written, nearest, takes_text, wrong_value
 
+FILE_MODULE = "_plugin_"  # how the names of modules begin that were files
+SOURCE = "__selfplay_source__"  # where such a module keeps its text
+NEW = getattr(copyreg, "__newobj__")  # noqa: B009 (a class's body would mangle the name)
 ENTRY_POINTS = {"env": "selfplay.envs", "reward": "selfplay.rewards"}
 
 
@@ -145,20 +148,87 @@ def _imported(load: Callable[[], Any], *, name: str, prefix: str) -> Any:
 
 def _import_file(path: Path) -> types.ModuleType:
     # The path is part of the module's name: two games called game.py are two modules.
-    name = f"_plugin_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    name = f"{FILE_MODULE}{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
+    return _import_source(_Source(module=name, path=str(path), text=path.read_bytes()))
+
+
+# ----- plug-ins that travel -----
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The file that a plug-in was written in, as it was when it was imported."""
+
+    module: str  # the name of its module
+    path: str
+    text: bytes
+
+
+def make_portable(plugin: object) -> None:
+    """Let a plug-in be unpickled where the file it was written in is not; one from a package needs that package there.
+
+    The file's text travels with it and is run there once.  What that reads or imports by itself has to be there.
+    """
+    module = _file_modules().get(type(plugin).__module__)
+    if module is not None:
+        for kind in _own_types(module):
+            copyreg.pickle(kind, _reduce_with_source)
+    elif _attribute_of(plugin) is not None:
+        copyreg.pickle(type(plugin), _reduce_with_source)
+
+
+def _import_source(source: _Source) -> types.ModuleType:
+    if source.module in sys.modules:
+        return sys.modules[source.module]
+    module = types.ModuleType(source.module)
+    module.__file__ = source.path
+    vars(module)[SOURCE] = source
+    sys.modules[source.module] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source.text, source.path, "exec", dont_inherit=True), vars(module))
     except BaseException:
-        del sys.modules[name]
+        del sys.modules[source.module]
         raise
     return module
+
+
+def _file_modules() -> dict[str, types.ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.startswith(FILE_MODULE)}
+
+
+def _own_types(module: types.ModuleType) -> list[type]:
+    return [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+
+
+def _attribute_of(instance: object) -> tuple[_Source, str] | None:
+    """Return where a file has this very object under a name, as a reward that decorates a function; None: nowhere."""
+    for module in _file_modules().values():
+        for name, value in vars(module).items():
+            if value is instance:
+                return vars(module)[SOURCE], name
+    return None
+
+
+def _reduce_with_source(instance: object) -> str | tuple[Any, ...]:
+    place = _attribute_of(instance)
+    if place is not None:
+        return _get_from_source, place
+    module = _file_modules().get(type(instance).__module__)
+    reduced = instance.__reduce_ex__(2)
+    if module is None or isinstance(reduced, str) or reduced[0] is not NEW:
+        return reduced
+    _, (kind, *arguments), *rest = reduced
+    # The state is unpickled after this call, so whatever it holds of the module is found.
+    return _new_from_source, (vars(module)[SOURCE], kind.__name__, *arguments), *rest
+
+
+def _get_from_source(source: _Source, name: str) -> Any:
+    return getattr(_import_source(source), name)
+
+
+def _new_from_source(source: _Source, kind_name: str, *arguments: Any) -> Any:
+    kind = getattr(_import_source(source), kind_name)
+    return kind.__new__(kind, *arguments)
 
 
 def _import_failure(name: str, error: BaseException) -> str:

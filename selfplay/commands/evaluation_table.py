@@ -18,8 +18,8 @@ __all__ = ["print_comparison"]
 TITLES = {
     "reward/per_conversation": "reward of a conversation",
     "reward/total": "reward of a turn",
-    "kl/per_token_nats": "KL, nats a token",
-    "reference/nll_per_token_nats": "NLL under the base, nats a token",
+    "kl/per_token_nats": "KL (nats a token)",
+    "reference/nll_per_token_nats": "NLL by the base (nats a token)",
     "play/distinct_1": "distinct words",
     "play/distinct_2": "distinct word pairs",
     "play/question_rate": "turns that ask",

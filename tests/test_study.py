@@ -1,0 +1,201 @@
+"""Studies: what is trained, skipped, continued and refused, with a stand-in for the training process."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import pytest
+
+from selfplay import checkpoint
+from selfplay.errors import UserError
+from selfplay.evaluate import Comparison, Difference, comparison_to_json
+from selfplay.plots import draw_study
+from selfplay.study import STUDIES, CellResult, Plan, read_curves, run_study
+from selfplay.study_table import study_report
+
+
+def comparison(base: float, trained: float) -> Comparison:
+    row = Difference(name="play/question_rate", base=base, trained=trained, difference=0.0, low=math.nan, high=math.nan)
+    return Comparison(rows=(row,), num_scenarios=2, num_dropped=0)
+
+
+@dataclass
+class Trains:
+    """Stands in for the process: writes what `train` writes; ends as told, else well."""
+
+    endings: list[str] = field(
+        default_factory=list
+    )  # of its first calls: "fails", "dies", "interrupted", "unevaluated"
+    asked: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, words: Sequence[str], log: Path, run: Path) -> int:
+        self.asked.append(list(words))
+        run.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ending = self.endings.pop(0) if self.endings else ""
+        if ending == "fails":
+            log.write_text("begun\nerror: the gradient is not finite\n\n")
+            return 2
+        if ending == "dies":
+            return -9
+        steps = 1 if ending == "interrupted" else 2
+        lines = [{"step": step, "reward/total": 0.5 * step, "kl/per_token_nats": None} for step in range(steps)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2, "rew')
+        checkpoint.write(run, steps, lambda folder: (folder / "model").write_text("m") and None, info={}, keep=1)
+        if ending == "interrupted":
+            return 130
+        if ending != "unevaluated":
+            (run / "evaluation.json").write_text(json.dumps(comparison_to_json(comparison(0.1, 0.9))))
+        return 0
+
+
+def plan_of(folder: Path, *words: str, arms: Sequence[str] = ("no_kl",), seeds: Sequence[int] = (0,)) -> Plan:
+    words = ("model=tiny", "steps=2", *words)
+    return Plan(study=STUDIES["kl"], folder=folder, arms=tuple(arms), seeds=tuple(seeds), words=words)
+
+
+def study(plan: Plan, launch: Trains) -> tuple[list[str], list[int]]:
+    """Run it; return the problems, and how many results each report was given."""
+    reported: list[int] = []
+    problems = run_study(plan, launch=launch, say=lambda _: None, report=lambda results: reported.append(len(results)))
+    return problems, reported
+
+
+def test_every_arm_of_every_study_has_valid_settings():
+    for chosen in STUDIES.values():
+        plan = Plan(study=chosen, folder=Path("x"), arms=tuple(chosen.arms), seeds=(0, 1))
+        settings = {cell: plan.settings_of(cell) for cell in plan.cells()}
+        assert [cell.seed for cell in settings] == [one.seed for one in settings.values()]
+
+
+def test_arms_of_kl_differ_in_kl_and_rewards_only():
+    plan = Plan(study=STUDIES["kl"], folder=Path("x"), arms=tuple(STUDIES["kl"].arms), seeds=(0,))
+    found = [plan.settings_of(cell).model_dump(exclude={"kl", "rewards"}) for cell in plan.cells()]
+    assert all(one == found[0] for one in found)
+    kl = {cell.arm: plan.settings_of(cell).kl for cell in plan.cells()}
+    assert [(kl[arm].controller, kl[arm].coefficient) for arm in ("fixed_0.1", "fixed_1")] == [
+        ("fixed", 0.1),
+        ("fixed", 1),
+    ]
+    assert [kl[arm].controller for arm in ("no_kl", "adaptive", "question_no_kl")] == ["off", "adaptive", "off"]
+
+
+def test_cells_are_trained_seed_by_seed_and_each_is_reported(tmp_path):
+    trains = Trains()
+    problems, reported = study(plan_of(tmp_path, arms=("no_kl", "adaptive"), seeds=(3, 4)), trains)
+    assert (problems, reported) == ([], [1, 2, 3, 4])
+    names = [words[-1].rpartition("/")[2] for words in trains.asked]
+    assert names == ["no_kl-3", "adaptive-3", "no_kl-4", "adaptive-4"]
+    assert {"kl.controller=off", "seed=3", "model=tiny", "cluster=local"} <= set(trains.asked[0])
+
+
+def test_finished_cells_are_skipped(tmp_path):
+    study(plan_of(tmp_path), Trains())
+    again = Trains()
+    study(plan_of(tmp_path, seeds=(0, 1)), again)
+    assert [words[-1].rpartition("/")[2] for words in again.asked] == ["no_kl-1"]
+
+
+def test_result_holds_the_curve_the_evaluation_and_the_seconds(tmp_path):
+    plan = plan_of(tmp_path)
+    study(plan, Trains())
+    [result] = plan.results()
+    assert result.curves == {"step": [0, 1], "reward/total": [0.0, 0.5], "kl/per_token_nats": [None, None]}
+    assert result.comparison.row("play/question_rate").trained == 0.9
+    assert 0 <= result.seconds < 5
+
+
+def test_interrupted_cell_goes_on_from_its_checkpoint(tmp_path):
+    trains = Trains(endings=["interrupted"])
+    with pytest.raises(KeyboardInterrupt):
+        study(plan_of(tmp_path), trains)
+    assert plan_of(tmp_path).results() == []
+    study(plan_of(tmp_path), trains)
+    assert trains.asked[1] == [f"resume={tmp_path}/runs/no_kl-0", "cluster=local"]
+    assert len(plan_of(tmp_path).results()) == 1
+
+
+@pytest.mark.parametrize("ending", ["dies", "unevaluated"])
+def test_cell_without_anything_to_go_on_from_begins_anew_elsewhere(tmp_path, ending: str):
+    trains = Trains(endings=[ending])
+    plan = plan_of(tmp_path)
+    [problem], _ = study(plan, trains)
+    assert ("it ended without an evaluation" in problem) == (ending == "unevaluated")
+    study(plan, trains)
+    assert trains.asked[1][-1] == f"out={tmp_path}/runs/no_kl-0-2"
+    assert len(plan.results()) == 1
+
+
+def test_result_that_was_not_stored_is_taken_from_the_run(tmp_path):
+    plan = plan_of(tmp_path)
+    study(plan, Trains())
+    plan.cell_file(plan.cells()[0]).unlink()
+    again = Trains()
+    study(plan, again)
+    assert (again.asked, len(plan.results())) == ([], 1)
+
+
+def test_cell_that_fails_holds_nobody_up(tmp_path):
+    problems, reported = study(plan_of(tmp_path, arms=("no_kl", "adaptive")), Trains(endings=["fails"]))
+    assert len(problems) == 1
+    assert problems[0].startswith("no_kl-0 failed: error: the gradient is not finite (all of it: ")
+    assert reported == [0, 1]
+
+
+def test_folder_of_other_settings_is_refused(tmp_path):
+    study(plan_of(tmp_path), Trains())
+    with pytest.raises(UserError, match=r"it holds runs of no_kl with sampling\.temperature=1\.0, not 0\.9"):
+        study(plan_of(tmp_path, "sampling.temperature=0.9", seeds=(1,)), Trains())
+    study(plan_of(tmp_path, "sampling.temperature=0.9", arms=("adaptive",)), Trains())
+
+
+def test_wrong_setting_is_refused_before_anything_is_trained(tmp_path):
+    trains = Trains()
+    with pytest.raises(UserError, match=r"learner\.lr: unknown key"):
+        study(plan_of(tmp_path, "learner.lr=1"), trains)
+    with pytest.raises(UserError, match=r"evaluation\.conversations=0: no_kl could not be compared"):
+        study(plan_of(tmp_path, "evaluation.conversations=0"), trains)
+    assert (trains.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_folder_where_another_process_works_is_refused(tmp_path):
+    with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process works on this study"):
+        study(plan_of(tmp_path), Trains())
+
+
+def test_curves_end_where_a_line_is_torn(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "play/distinct_2": 0.5}\n{"step": 1, "pl')
+    assert read_curves(tmp_path) == {"step": [0], "play/distinct_2": [0.5]}
+
+
+def result(arm: str, seed: int, trained: float, *, base: float = 0.25) -> CellResult:
+    plan = plan_of(Path("x"), arms=(arm,), seeds=(seed,))
+    curves = {"step": [0, 1, 2], "play/question_rate": [base, None, trained]}
+    return CellResult(cell=plan.cells()[0], seconds=3600, curves=curves, comparison=comparison(base, trained))
+
+
+def test_table_has_means_ranges_and_intervals_over_seeds():
+    plan = plan_of(Path("x"), arms=("no_kl", "adaptive"), seeds=(0, 1, 2))
+    results = [result("no_kl", seed, 0.8 + 0.1 * seed, base=(0.3, 0.2, 0.2)[seed]) for seed in range(3)]
+    results.append(result("adaptive", 0, 0.5, base=0.1))
+    text = study_report(plan, results, command="selfplay study kl")
+    assert "Made by `selfplay study kl`: 4 runs, 4.0 hours; 2 of 6 cells are missing." in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    columns = [row[rows[0].index("turns that ask")] for row in rows]
+    # The base of seed 0 is 0.3 and 0.1 in its two arms.
+    assert columns[2:5] == ["0.200 (0.200 to 0.200)", "0.900 (0.800 to 1.000)", "0.500"]
+    # Student's t with 2 degrees is 4.303, the deviation 0.1: 4.303 * 0.1 / sqrt(3).
+    assert columns[7:] == ["0.200 ± 0.000", "0.900 ± 0.248", "0.500"]
+    assert [row[-1] for row in rows[2:5]] == ["", "60", "60"]
+
+
+def test_picture_is_drawn_of_whatever_there_is(tmp_path):
+    file = tmp_path / "curves.png"
+    draw_study(
+        [result("no_kl", 0, 0.8), result("no_kl", 1, 0.9), result("adaptive", 0, 0.3)], ["no_kl", "adaptive"], file
+    )
+    assert file.read_bytes().startswith(b"\x89PNG")
+    draw_study([], ["no_kl"], file)

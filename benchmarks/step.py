@@ -10,7 +10,8 @@ measured ones pays for what is only paid once.  "ray" is the perspective arm on 
 forward pass.  Ratios are of said tokens per second of the whole step, against TRL in the same view.
 
 "ceiling" is what the step's matrix products alone would take at the rate at which this machine multiplies large
-matrices: 2 operations a parameter for each token read, said or scored, 6 for each token trained.
+matrices: 2 operations a parameter for each token read, said or scored, 6 for each token trained.  Peak memory on Ray is
+the sum of every process's own peak.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import torch
 
 from benchmarks import trl_step
 from benchmarks.measure import machine, peak_gib, ratio, run_alone, table, words
+from benchmarks.processes import memory_gib
 from envs.chitchat import ChitChat
 from rewards.asking import Question
 from selfplay import models
@@ -132,7 +134,7 @@ def _ours(chosen: dict[str, Any]) -> dict[str, Any]:
 def _timed(cluster: Any, dealer: Dealer, chosen: dict[str, Any]) -> dict[str, Any]:
     try:
         took = [_step(cluster, dealer, step) for step in range(chosen["steps"] + 1)][1:]
-        peak = peak_gib() + sum(_peak_of(pid) for pids in _pids(cluster).values() for pid in pids)
+        peak = peak_gib() + _peak_of_actors(cluster)
     finally:
         cluster.close()
     conversations, update = took[-1]["conversations"], took[-1]["update"]
@@ -201,17 +203,9 @@ def _products_per_second(size: int = 2048, repeats: int = 5) -> float:
     return max(rates)
 
 
-def _pids(cluster: Any) -> dict[str, list[int]]:
-    list_pids: Callable[[], dict[str, list[int]]] | None = getattr(cluster, "pids", None)
-    return list_pids() if list_pids else {}
-
-
-def _peak_of(pid: int) -> float:
-    """Return another process's largest resident size so far, in GiB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**20
-    return 0.0
+def _peak_of_actors(cluster: Any) -> float:
+    places: Mapping[str, Sequence[Any]] = cluster.places() if hasattr(cluster, "places") else {}
+    return sum(memory_gib(place.pid, "VmHWM") for kind in places.values() for place in kind)
 
 
 if __name__ == "__main__":

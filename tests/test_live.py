@@ -96,6 +96,13 @@ def test_plain_line_of_a_step_without_numbers_has_dashes():
     assert "reward - (question -)  kl - x-  entropy -  cut -  play - s - tok/s" in console.file.getvalue()
 
 
+def test_plain_line_shows_what_rounds_to_zero_without_a_sign():
+    clock, console = Clock(), console_of()
+    metrics = {**METRICS, "kl/per_token_nats": -0.0004}
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics=metrics)
+    assert "  kl 0.000 x0.10  " in console.file.getvalue()
+
+
 def test_plain_screen_speaks_after_ten_seconds_then_after_twenty():
     clock, console = Clock(), console_of()
     screen = PlainScreen(console, progress_of(clock, conversations=16))

@@ -370,7 +370,8 @@ def _spoken(turn: Turn, conversation: Conversation, *, length: int) -> Text:
 
 
 def _number(value: float, *, digits: int = 2) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    # Rounding first: what rounds to 0 has no sign.
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def _per_cent(value: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,9 +116,11 @@ def _scored(block: Mapping[str, Any], conversation: Conversation) -> ScoredConve
     values: dict[str, Floats] = {}
     reasons: dict[str, list[str]] = {}
     for part in block.get("parts", ()):
+        name = str(part["name"])
+        _check_numbers([part.get("weight"), part.get("value")])
         if part["turn"] is None:
             continue
-        name, turn = str(part["name"]), int(part["turn"])
+        turn = int(part["turn"])
         if not 0 <= turn < num_turns:
             raise ValueError(f"a part of turn {turn}, but only {num_turns} turns")
         values.setdefault(name, np.full(num_turns, np.nan, dtype=np.float32))[turn] = _number(part["raw"])
@@ -130,6 +132,7 @@ def _scored(block: Mapping[str, Any], conversation: Conversation) -> ScoredConve
 def _check_sums(block: Mapping[str, Any], scored: ScoredConversation) -> None:
     """Hold the block to its own arithmetic; a conversation that failed in scoring has no sums."""
     rewards = scored.rewards.tolist()
+    _check_numbers(block.get("per_role", {}).values())
     if not np.isfinite(scored.rewards).all():
         return
     parts = block.get("parts", ())
@@ -145,6 +148,11 @@ def _check_sum(what: str, total: float, addends: list[float]) -> None:
     rounding = TOLERANCE * (1 + len(addends) + sum(map(abs, addends)))
     if not abs(sum(addends) - total) <= rounding:
         raise ValueError(f"{what} has {total:g}, but what it is made of sums to {sum(addends):g}")
+
+
+def _check_numbers(values: Iterable[object]) -> None:
+    for value in values:
+        _number(value)
 
 
 def _number(value: object) -> float:

@@ -103,7 +103,8 @@ class RunReader:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the transcript record of each conversation, in order; `conversation_from_json` accepts each.
 
-        What was learnt of it later stands under "annotations", if there is anything.
+        What was learnt of it later stands under "annotations", if there is anything.  Rewards that cannot be read are
+        left out, and reported.
         """
         ids = self.ids()
         self._annotations.refresh()
@@ -142,14 +143,14 @@ class RunReader:
         record = self.record(reference)
         if with_tokens:
             self._tokens.refresh()
-        return self._scored(record, with_tokens=with_tokens)
+        return scored_from_json(record, self._conversation(record, with_tokens=with_tokens))
 
     def all_scored(self, *, with_tokens: bool = False) -> Iterator[ScoredConversation]:
         """Yield each conversation that has rewards, in order."""
         if with_tokens:
             self._tokens.refresh()
         for record in self.records():
-            scored = self._scored(record, with_tokens=with_tokens)
+            scored = scored_from_json(record, self._conversation(record, with_tokens=with_tokens))
             if scored is not None:
                 yield scored
 
@@ -173,13 +174,21 @@ class RunReader:
         return str(self.manifest.get("status") or "")
 
     def _record(self, id: str) -> dict[str, Any] | None:
-        record, annotations = self._conversations.load(id), []
-        for number in itertools.count():
-            annotation = self._annotations.load(_key(id, number))
-            if annotation is None:
-                break
-            annotations.append(annotation)
-        return {**record, "annotations": annotations} if record and annotations else record
+        record = self._conversations.load(id)
+        if record is None:
+            return None
+        annotations = list(itertools.takewhile(bool, (self._annotations.load(_key(id, n)) for n in itertools.count())))
+        return self._with_readable_rewards({**record, "annotations": annotations} if annotations else record)
+
+    def _with_readable_rewards(self, record: dict[str, Any]) -> dict[str, Any]:
+        if record.get("rewards") is None:
+            return record
+        try:
+            scored_from_json(record, conversation_from_json(record))
+        except RecordError as error:
+            self._conversations.report(f"{CONVERSATIONS}: {error}; shown without them")
+            return {**record, "rewards": None}
+        return record
 
     def _annotation_key(self, record: dict[str, Any]) -> str:
         check_schema(record, ANNOTATION_SCHEMA)
@@ -187,14 +196,6 @@ class RunReader:
         if not isinstance(id, str) or not isinstance(record.get("data"), dict):
             raise RecordError("the line names no conversation, or holds no data")
         return next(key for key in (_key(id, n) for n in itertools.count()) if key not in self._annotations.places)
-
-    def _scored(self, record: Mapping[str, Any], *, with_tokens: bool) -> ScoredConversation | None:
-        conversation = self._conversation(record, with_tokens=with_tokens)
-        try:
-            return scored_from_json(record, conversation)
-        except RecordError as error:
-            self._conversations.report(f"{CONVERSATIONS}: {error}")
-            return None
 
     def _conversation(self, record: Mapping[str, Any], *, with_tokens: bool) -> Conversation:
         tokens_record = self._tokens.load(record["id"]) if with_tokens else None

@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from selfplay.commands import ls, show
 from selfplay.commands.words import read_words
-from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
 from selfplay.store import RunWriter
 
@@ -154,6 +155,7 @@ def test_ls_of_a_run_lists_its_conversations(runs, capsys):
         "cut_turns": 1,
         "status": "terminated",
         "reason": "turn_limit",
+        "reward": None,
         "first_words": "What about rain?",
     }
 
@@ -222,3 +224,83 @@ def test_neither_torch_nor_ray_is_imported():
     check = "import sys, selfplay.commands.show, selfplay.commands.ls; print({'torch', 'ray'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def write_scored(name, *, reward=0.5, trained=True, outcome=ENDED, annotate=False):
+    """Two turns: the host asks, which counts half; the guest is cut short by a range; what applies nowhere says why."""
+    one = conversation(0, outcome=outcome)
+    players = {role: replace(player, trained=trained and role == "host") for role, player in one.players.items()}
+    one = replace(one, players=players, error="reward_error: x" if outcome.status == "failed" else None)
+    values = {"question": [1.0, 0.0], "length": [0.0, 9.0], "sense": [np.nan, np.nan]}
+    why = {"question": ("asks", ""), "length": (), "sense": ("", "too short")}
+    parts = {
+        part: Scores(values=np.array(numbers, dtype=np.float32), why=why[part]) for part, numbers in values.items()
+    }
+    rewards = np.array([reward, 2.0], dtype=np.float32)
+    scored = ScoredConversation(conversation=one, rewards=rewards, parts=parts)
+    weights = {"question": reward, "length": 1.0, "sense": 0.1}
+    with RunWriter.create(f"runs/{name}", {"created_at": "2027-01-01T00:00:00.000Z"}, "") as writer:
+        writer.append(one, scored, weights=weights, ranges={"length": (0.0, 2.0)})
+        writer.append(conversation(1))
+        if annotate:
+            writer.annotate(one.id, by="learner@1", kind="learner", data={"kl_per_token": 0.039})
+            writer.annotate(one.id, by=HOSTILE, kind="tag", data={HOSTILE: HOSTILE}, turn=1)
+
+
+def test_show_prints_rewards_with_what_makes_them(runs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    write_scored("scored")
+    lines = answer(capsys, show, "scored").splitlines()
+    assert "  reward 0.50: question 1.00 x 0.5 (asks) · length 0.00" in lines
+    assert "  reward 2.00: question 0.00 x 0.5 · length 9.00 counts 2.00 · sense - (too short)" in lines
+    assert lines[-1] == "reward host 0.50, guest 2.00"
+
+
+def test_show_prints_annotations_of_the_conversation_and_of_its_turns(runs, capsys):
+    write_scored("scored", annotate=True)
+    output = answer(capsys, show, "scored")
+    assert output.splitlines()[-1] == "learner@1, learner: kl_per_token: 0.039"
+    assert "  ␛[2J\\u202e[red]x[/], tag: ␛[2J" in output
+    assert "\x1b" not in output
+    assert json.loads(answer(capsys, show, "scored", "--json"))["annotations"][0]["data"] == {"kl_per_token": 0.039}
+
+
+def test_show_says_which_reward_failed(runs, capsys):
+    one = replace(conversation(0, outcome=Outcome(status="failed", reason="reward_error")), error="reward_error: x")
+    scored = ScoredConversation(conversation=one, rewards=np.full(2, np.nan, dtype=np.float32))
+    with RunWriter.create("runs/scored", {}, "") as writer:
+        writer.append(one, scored, weights={"question": 1.0})
+    lines = answer(capsys, show, "scored").splitlines()
+    assert lines[-1] == "no reward question: it failed"
+    assert not any(line.startswith(("  reward", "reward")) for line in lines)
+
+
+def test_rewards_that_cannot_be_read_are_reported_not_shown(runs, capsys):
+    write_scored("scored")
+    file = runs / "scored/conversations/train-000.jsonl"
+    file.write_text(file.read_text().replace('"weight": 0.5', '"weight": "half"'))
+    for command in (show, ls):
+        assert command.run(read_words(["scored"])) == 0
+        captured = capsys.readouterr()
+        assert "reward" not in captured.out
+        assert "its rewards cannot be read: TypeError(\"'half' is no number\")" in captured.err
+
+
+@pytest.mark.parametrize(("trained", "expected"), [(True, 0.5), (False, 1.25)])
+def test_ls_shows_the_mean_reward_of_a_trained_turn(runs, capsys, trained, expected):
+    write_scored("scored", trained=trained)
+    lines = answer(capsys, ls, "scored").splitlines()
+    # host 0.5, guest 2: (0.5 + 2) / 2 = 1.25 where nobody is trained
+    assert lines[0].split()[:6] == ["id", "seed", "turns", "said", "cut", "reward"]
+    assert [line.split()[5] for line in lines[2:]] == [f"{expected:.2f}", "-"]
+    rows = json.loads(answer(capsys, ls, "scored", "--json"))
+    assert [row["reward"] for row in rows] == [expected, None]
+
+
+def test_ls_tells_a_killed_run_from_a_living_one(runs, capsys):
+    with RunWriter.create("runs/living", {"created_at": "2027-01-01T00:00:00.000Z"}, ""):
+        assert answer(capsys, ls).splitlines()[2].split()[3] == "running"
+        manifest = (runs / "living/run.json").read_text()
+    (runs / "living/run.json").write_text(manifest)
+    assert answer(capsys, ls).splitlines()[2].split()[3] == "killed"
+    assert json.loads(answer(capsys, ls, "--json"))[0]["status"] == "killed"

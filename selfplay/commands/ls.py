@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from selfplay.commands.rewards_text import mean_reward
 from selfplay.commands.show import report_problems, split_run_words
 from selfplay.commands.terminal import (
     facts_line,
@@ -31,7 +32,8 @@ SUMMARY = "list runs, or the conversations of one run"
 USAGE = """
 selfplay ls [RUN] [--json] [runs=FOLDER]
 
-Without RUN, list the runs, the newest first; with it, list that run's conversations.
+Without RUN, list the runs, the newest first; with it, list that run's conversations.  The reward of a conversation is
+the mean over the turns of the trained roles; a killed run never said that it ended, and nobody writes it any more.
 
   RUN          a run folder, or a name under runs/
   --json       print the same as JSON
@@ -41,14 +43,14 @@ Examples:
   selfplay ls
   selfplay ls my-run
 """
-STATUS_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red"}
-NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size"))
+STATUS_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "killed": "red"}
+NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size", "reward"))
 GIVING = frozenset(("env", "model", "ended", "about", "first words"))  # they are cut where the terminal is narrow
 LEAST = 10  # so many characters a column of GIVING keeps; where there is no room for that, columns are left out
 GAP = 2  # between two columns
 # What is left out, in this order, before the first column is folded.
 RUN_COLUMNS_LEFT_OUT = ("size", "model", "env", "created UTC", "status", "cut", "turns", "conv.")
-CONVERSATION_COLUMNS_LEFT_OUT = ("cut", "said", "seed", "first words", "turns", "about", "ended")
+CONVERSATION_COLUMNS_LEFT_OUT = ("cut", "said", "seed", "first words", "turns", "about", "ended", "reward")
 WIDE = 100  # a terminal of so many columns shows more of each run
 NUM_FIRST_WORDS = 60  # characters
 
@@ -83,6 +85,9 @@ def _list_runs(runs: Path, *, as_json: bool) -> int:
 def _run_row(reader: RunReader) -> dict[str, Any]:
     manifest, counts = reader.manifest, reader.counts()
     known = {key: manifest.get(key) for key in ("created_at", "status", "env", "model")}
+    # A manifest that holds anything else is shown as it stands.
+    status = reader.status if known["status"] == "running" else known["status"]
+    known["status"] = status
     return {"name": reader.name, "path": str(reader.folder), **known, **counts, "bytes": _size(reader.folder)}
 
 
@@ -115,6 +120,8 @@ def _list_conversations(folder: Path, *, as_json: bool) -> int:
     else:
         console = open_console()
         rows = [_conversation_cells(record) for record in reader.records()]
+        if not any(row["reward"].plain != "-" for row in rows):
+            rows = [{name: cell for name, cell in row.items() if name != "reward"} for row in rows]
         if rows:
             console.print(_table(rows, width=console.width, left_out=CONVERSATION_COLUMNS_LEFT_OUT))
         else:
@@ -136,6 +143,7 @@ def _conversation_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "cut_turns": counts["cut_turns"],
         "status": outcome.status if outcome else None,
         "reason": outcome.reason if outcome else None,
+        "reward": mean_reward(record),
         "first_words": conversation.turns[0].text[:NUM_FIRST_WORDS] if conversation.turns else "",
     }
 
@@ -150,6 +158,7 @@ def _conversation_cells(record: Mapping[str, Any]) -> dict[str, Text]:
         "turns": Text(str(row["turns"])),
         "said": Text(str(row["tokens"])),
         "cut": Text(share(row["cut_turns"], row["turns"])),
+        "reward": Text("-" if row["reward"] is None else f"{row['reward']:.2f}"),
         "ended": ended,
         "about": _cut(_topic(row["public"])),
         "first words": _cut(first_words(row["first_words"], length=NUM_FIRST_WORDS)),

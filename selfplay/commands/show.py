@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from selfplay.commands.terminal import one_line, open_console, print_conversation
+from rich.console import Console
+from rich.padding import Padding
+
+from selfplay.commands.rewards_text import ending_lines, turn_lines
+from selfplay.commands.terminal import INDENT, one_line, open_console, print_ending, print_header, print_turn
 from selfplay.commands.words import CommandLine
 from selfplay.errors import UserError
 from selfplay.records_json import token_counts
@@ -22,7 +27,7 @@ SUMMARY = "print a stored conversation"
 USAGE = """
 selfplay show [RUN] [ID] [--json] [runs=FOLDER]
 
-Print one conversation: where it started, what each role alone was told, every turn, how it ended.
+Print one conversation: where it started, what each role alone was told, every turn with its reward, how it ended.
 
   RUN          a run folder, a name under runs/, or nothing: the newest run
   ID           an id, the beginning of one, a position from 0, or "last"; nothing: the first
@@ -70,10 +75,21 @@ def run(line: CommandLine) -> int:
     if line.as_json:
         print(json.dumps(record, indent=2))
     else:
-        conversation = reader.conversation(record["id"])
-        print_conversation(open_console(), conversation, token_counts=token_counts(record))
+        _print_record(open_console(), reader, record)
     report_problems(reader)
     return 0
+
+
+def _print_record(console: Console, reader: RunReader, record: Mapping[str, Any]) -> None:
+    conversation, counts = reader.conversation(record["id"]), token_counts(record)
+    print_header(console, conversation)
+    for number in range(conversation.num_turns):
+        print_turn(console, conversation, number=number, counts=counts[number])
+        for text in turn_lines(record, number):
+            console.print(Padding(text, (0, 0, 0, INDENT), expand=False))
+    print_ending(console, conversation, token_counts=counts)
+    for text in ending_lines(record):
+        console.print(text)
 
 
 def _named(words: RunWords) -> tuple[RunReader, str]:

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfplay import checkpoint, models, trained
+from selfplay.commands import merge
+from selfplay.commands.words import read_words
 from selfplay.errors import UserError
 from selfplay.store import RunWriter
 
@@ -242,3 +244,49 @@ def test_fingerprint_tells_weights_apart(runs):
 def test_names_are_those_of_runs_with_checkpoints(runs):
     assert sorted(trained.names(runs)) == ["full", "lora"]
     assert trained.names(runs / "nowhere") == []
+
+
+# ----- merge -----
+
+
+def merged(*words: str) -> int:
+    return merge.run(read_words(words))
+
+
+@pytest.mark.parametrize(("name", "other"), [("lora", "full"), ("full@10", "full@20")])
+def test_merged_folder_is_the_trained_model(runs, capsys, name, other):
+    assert merged(name, "out=made/model") == 0
+    assert capsys.readouterr().out.startswith(f"{name} is in made/model; talk to it with ")
+    expected = logits_of(models.load(name, device="cpu").model)
+    loaded = models.load("made/model", device="cpu")
+    assert torch.equal(logits_of(loaded.model), expected)
+    assert not torch.equal(logits_of(models.load(other, device="cpu").model), expected)
+    assert loaded.tokenizer.encode("Hi") == models.load("tiny", device="cpu").tokenizer.encode("Hi")
+
+
+@pytest.mark.slow
+def test_merged_folder_loads_with_plain_transformers(runs, tmp_path):
+    merged("lora", "out=model")
+    assert plainly("plain", tmp_path / "model") == pytest.approx(ours("lora"), rel=1e-5)
+
+
+def test_merge_answers_as_json(runs, capsys):
+    merged("lora", f"runs={runs}", "out=model", "--json")
+    assert json.loads(capsys.readouterr().out) == {"model": "lora", "folder": "model"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lora"], r"^out= is missing: the folder to write, such as out=my-model$"),
+        (["out=x"], r"^expected one RUN, not 0; write selfplay merge RUN\[@STEP\] out=FOLDER$"),
+        (["lora", "full", "out=x"], "^expected one RUN, not 2; "),
+        (["lora", "outt=x"], r"^unknown setting 'outt'; did you mean out\?$"),
+        (["lora@11", "out=x"], "^model=lora@11: run runs/lora has no checkpoint 11; it has 10$"),
+        (["lora", "out=runs"], "^out=runs: there is something already; choose a new folder$"),
+        (["play", "out=x"], "^model=play: run runs/play has no checkpoints; "),
+    ],
+)
+def test_wrong_words_are_refused_with_what_is_right(runs, words, message):
+    with pytest.raises(UserError, match=message):
+        merged(*words)

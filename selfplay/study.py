@@ -25,6 +25,7 @@ from selfplay import checkpoint
 from selfplay.config import resolve
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, comparison_from_json, comparison_to_json
+from selfplay.run_reader import RunReader
 from selfplay.train_settings import TrainSettings
 from selfplay.whole_files import write_whole
 
@@ -170,12 +171,7 @@ def run_study(plan: Plan, *, launch: Launch, say: Say, report: Callable[[list[Ce
 
 def read_curves(run: Path) -> dict[str, list[float | None]]:
     """Return the steps of a run and their metrics, as far as they were written."""
-    lines = []
-    for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break  # the last line, torn by a crash or still being written
+    lines = RunReader(run).metrics()
     names = [name for name in CURVES if any(name in line for line in lines)]
     return {name: [line.get(name) for line in lines] for name in ("step", *names)}
 

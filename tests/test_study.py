@@ -22,6 +22,10 @@ def comparison(base: float, trained: float) -> Comparison:
     return Comparison(rows=(row,), num_scenarios=2, num_dropped=0)
 
 
+def metrics_line(values: dict[str, float | None]) -> str:
+    return json.dumps({"schema": "selfplay.metrics/1", "at": "2026-01-01T00:00:00Z", **values}) + "\n"
+
+
 @dataclass
 class Trains:
     """Stands in for the process: writes what `train` writes; ends as told, else well."""
@@ -43,7 +47,7 @@ class Trains:
             return -9
         steps = 1 if ending == "interrupted" else 2
         lines = [{"step": step, "reward/total": 0.5 * step, "kl/per_token_nats": None} for step in range(steps)]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2, "rew')
+        (run / "metrics.jsonl").write_text("".join(metrics_line(line) for line in lines) + '{"step": 2, "rew')
         checkpoint.write(run, steps, lambda folder: (folder / "model").write_text("m") and None, info={}, keep=1)
         if ending == "interrupted":
             return 130
@@ -167,7 +171,7 @@ def test_folder_where_another_process_works_is_refused(tmp_path):
 
 
 def test_curves_end_where_a_line_is_torn(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "play/distinct_2": 0.5}\n{"step": 1, "pl')
+    (tmp_path / "metrics.jsonl").write_text(metrics_line({"step": 0, "play/distinct_2": 0.5}) + '{"step": 1, "pl')
     assert read_curves(tmp_path) == {"step": [0], "play/distinct_2": [0.5]}
 
 

@@ -69,6 +69,7 @@ def write(
         _clean(place)
         draft.mkdir()
         fill(draft)
+        _sync_lines(run)
         _seal(draft, run=run, version=version, info=info or {})
         target = _put_in_place(draft, place / name_of(version))
         _point_to(place, version)
@@ -100,6 +101,12 @@ def version_of(folder: Path) -> int:
 
 def _hidden(place: Path, version: int, ending: str) -> Path:
     return place / f".{name_of(version)}.{ending}"
+
+
+def _sync_lines(run: Path) -> None:
+    """What a run recorded before a checkpoint is on the disk when the checkpoint is."""
+    for path in (*run.glob("*.jsonl"), *run.glob("*/*.jsonl")):
+        sync(path)
 
 
 def _seal(folder: Path, *, run: Path, version: int, info: Mapping[str, Any]) -> None:

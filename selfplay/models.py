@@ -135,9 +135,9 @@ def folder_of(name: str, *, runs: Path = RUNS, say: Say = logger.info) -> Path |
 def prepare_base(name: str, run: Path) -> Path | None:
     """Write a model that is made in memory into RUN/base, once, so that plain peft finds what its adapters belong to.
 
-    Return the folder; None: the model has a place of its own.
+    Return the folder's absolute path; None: the model has a place of its own.
     """
-    folder = run / trained.BASE
+    folder = run.resolve() / trained.BASE
     if _kind(name, run.parent) != "made":
         return None
     if not _has_files(folder):

@@ -84,7 +84,7 @@ def has_tokenizer(folder: Path) -> bool:
 def base_of(folder: Path) -> str:
     """Return the model that the adapter in a folder belongs to, as `selfplay.models.load` takes it.
 
-    That is what its configuration says; where this was a folder that is gone, the base that lies in the same run.
+    That is what its configuration says; the base of its own run is found where that lies now, as runs are moved.
     Raises UserError if the configuration cannot be read, or says nothing.
     """
     try:
@@ -94,8 +94,7 @@ def base_of(folder: Path) -> str:
     if not isinstance(base, str) or not base:
         raise UserError(f"{folder / ADAPTER_CONFIG} does not say which model the adapter belongs to")
     beside = folder.resolve().parent.parent / BASE
-    is_gone = Path(base).name == BASE and not is_model_folder(Path(base))
-    return str(beside) if is_gone and is_model_folder(beside) else base
+    return str(beside) if Path(base).name == BASE and is_model_folder(beside) else base
 
 
 def merge(base: PreTrainedModel, folder: Path) -> PreTrainedModel:

@@ -16,6 +16,8 @@ from selfplay import checkpoint, models, trained
 from selfplay.commands import merge
 from selfplay.commands.words import read_words
 from selfplay.errors import UserError
+from selfplay.interfaces import Weights
+from selfplay.learn import adapters
 from selfplay.store import RunWriter
 
 TOKENS = torch.tensor([[72, 101, 108, 108, 111]])
@@ -63,7 +65,7 @@ def runs(tmp_path, monkeypatch) -> Path:
         RunWriter.create(folder / name, {}, "").close()
     for seed in (1, 2):
         checkpoint.write(folder / "full", 10 * seed, lambda place, seed=seed: write_full(place, seed=seed))
-    base = models.prepare_base("tiny:3", folder / "lora")
+    base = models.prepare_base("tiny:3", Path("runs/lora"))
     checkpoint.write(folder / "lora", 10, lambda place: write_adapter(place, base=str(base)))
     return folder
 
@@ -116,6 +118,15 @@ def test_adapter_is_merged_into_a_plain_model(runs):
     assert (loaded.folder.name, loaded.adapter) == ("000010", None)
 
 
+def test_merged_model_is_the_one_that_played_in_training_bit_for_bit(runs):
+    base = models.load("tiny:3", device="cpu").model.state_dict()
+    stored = load_file(runs / "lora/checkpoints/000010/adapter_model.safetensors")
+    state = {name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in stored.items()}
+    played = adapters.merged(base, Weights(version=10, state=state, adapter_scale=2.0))
+    loaded = models.load("lora", device="cpu").model.state_dict()
+    assert all(torch.equal(loaded[name], played[name]) for name in base)
+
+
 def test_adapter_is_told_apart_from_its_base_when_not_merged(runs):
     loaded = models.load("lora", device="cpu", merged=False)
     assert torch.equal(logits_of(loaded.model), logits_of(models.load("tiny:3", device="cpu").model))
@@ -127,6 +138,7 @@ def test_adapter_is_told_apart_from_its_base_when_not_merged(runs):
 def test_adapter_finds_its_base_in_a_run_that_was_moved(runs):
     expected = logits_of(models.load("lora", device="cpu").model)
     shutil.move(runs / "lora", runs / "moved")
+    models.prepare_base("tiny:9", runs / "lora")  # another run in its old place
     assert torch.equal(logits_of(models.load("moved@10", device="cpu").model), expected)
 
 

@@ -40,7 +40,7 @@ from selfplay.whole_files import write_whole
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "compare a trained policy with the one it started from, on held-out scenarios"
+SUMMARY = "compare a trained policy with the one it started from"
 USAGE = """
 selfplay eval [RUN[@STEP]] [key=value ...] [--json]
 
@@ -157,9 +157,10 @@ class _Evaluation:
             base, trained = self._measure(scored)
             comparison = compare(base, trained, seed=settings.seed)
             if writer is not None:
+                weights = {weighted.name: weighted.weight for weighted in self.rewards}
+                ranges = {weighted.name: weighted.range for weighted in self.rewards}
                 for one in (*base, *trained):
-                    weights = {weighted.name: weighted.weight for weighted in self.rewards}
-                    writer.append(one.scored.conversation, one.scored, weights=weights)
+                    writer.append(one.scored.conversation, one.scored, weights=weights, ranges=ranges)
                 text = json.dumps(comparison_to_json(comparison), indent=2)
                 write_whole(writer.folder / EVALUATION, text.encode() + b"\n")
         return comparison

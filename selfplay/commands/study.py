@@ -26,7 +26,7 @@ from selfplay.written import nearest
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "train many runs that differ in one thing, and compare them in a table and a picture"
+SUMMARY = "many training runs that differ in one thing, in a table and a picture"
 USAGE = """
 selfplay study NAME [out=FOLDER] [seeds=0,1,2] [arms=A,B] [key=value ...] [--dry-run]
 

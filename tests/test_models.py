@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfplay import models
+from selfplay import models, named_models
 from selfplay.errors import UserError
 from selfplay.models import ModelSpec, is_ready, load, prepare
 
@@ -231,7 +231,7 @@ def test_prepare_twice_at_once_fetches_once(toy):
 
 
 def test_prepare_without_disk_says_so_before_fetching(toy, monkeypatch):
-    monkeypatch.setattr(models, "NEEDED_DISK_BYTES", 10**18)
+    monkeypatch.setattr(named_models, "NEEDED_DISK_BYTES", 10**18)
     with pytest.raises(UserError, match=r"GB free, and preparing the model needs 1000000000\.0 GB: free some"):
         prepare_toy(fetch=None)
 

@@ -83,7 +83,7 @@ class SelfPlay:
 
     def _rows(self, match: Match) -> list[Row]:
         """Return the rows of a conversation before anyone speaks: one a role, or one for all."""
-        starts = []
+        starts: list[str] = []
         for role in self.env.roles:
             system = f"<|im_start|>system\n{self.env.brief(match.scenario, role)}{END}"
             starts.append(system + USER + (f"{self.env.opener}{END}{ASSISTANT}" if not starts else ""))
@@ -156,7 +156,7 @@ def measure(chosen: dict[str, Any], *, view: str) -> dict[str, Any]:
     rows = chosen["conversations"] * (1 if view == "shared" else 2)
     steps: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         """Takes the time of whole steps."""
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:

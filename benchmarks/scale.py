@@ -67,7 +67,12 @@ def _cluster(env: SlowTalk, chosen: dict[str, Any], *, run: Path) -> RayCluster:
             "conversations": chosen["workers"] * chosen["conversations"],
             "group_size": 1,
             "engine": {"device": "cpu", "threads": 1},
-            "ray": {"play_workers": chosen["workers"], "play_cpus": 0.01, "learner_cpus": 0.1},
+            "ray": {
+                "play_workers": chosen["workers"],
+                "play_cpus": 0.01,
+                "learner_cpus": 0.1,
+                "start_timeout_seconds": 600,
+            },
         }
     )
     rewards = [WeightedReward(reward=Question())]

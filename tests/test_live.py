@@ -169,7 +169,7 @@ def test_live_screen_keeps_what_was_said_above_its_last_frame():
         screen.doing("evaluating", conversations=32)
         screen.say("play worker 3 was replaced\x1b[2J")
     output = console.file.getvalue()
-    assert output.index("play worker 3 was replaced␛[2J") < output.rindex("evaluating 0 of 32 conversations")
+    assert output.index("play worker 3 was replaced␛[2J") < output.rindex("step 0/30 · over")
 
 
 def test_frame_of_older_version_says_which_plays():

@@ -99,6 +99,7 @@ class LiveScreen(Screen):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Draw the last state and leave it there."""
+        self.doing("over")
         self._live.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
@@ -298,9 +299,10 @@ def _head(progress: Progress, *, width: int) -> Iterator[Text]:
         yield Text(one_line(progress.run), style="bold")
     left = progress.seconds_left()
     ending = f", {_duration(left)} left" if left > 0 else ""
-    here = _duration(progress.clock() - progress.since)
+    seconds = progress.clock() - progress.since
+    here = f", {_duration(seconds)}" if seconds >= 1 else ""
     version = f" with version {progress.version}" if progress.version != progress.step and progress.expected else ""
-    yield Text.assemble((f"{progress.where()}{ending}", "bold"), f" · {progress.what()}{version}, {here}")
+    yield Text.assemble((f"{progress.where()}{ending}", "bold"), f" · {progress.what()}{version}{here}")
     filled = min(width, width * progress.num_done() // progress.settings.steps)
     yield Text.assemble(("━" * filled, "green"), ("─" * (width - filled), "dim"))
 

@@ -213,12 +213,13 @@ def by_length(trajectories: Iterable[Trajectory], *, max_tokens: int) -> Iterato
         yield [kept[row] for row in rows]
 
 
-def microbatch_rows(sizes: Sequence[int], *, num_minibatches: int, max_tokens: int) -> list[list[list[int]]]:
-    """Return minibatches of micro-batches of row numbers, for rows of these sizes.
+def padded_rows(trajectories: Sequence[Trajectory], *, num_minibatches: int, max_tokens: int) -> list[list[list[int]]]:
+    """Return minibatches of micro-batches of row numbers.
 
     Every minibatch gets rows of all lengths; in a micro-batch they are of similar length, and padded at most
     `max_tokens` large unless it is one row.  There are at most as many minibatches as rows.
     """
+    sizes = [trajectory.num_tokens for trajectory in trajectories]
     order = sorted(range(len(sizes)), key=lambda row: (sizes[row], row))
     num = min(num_minibatches, len(order))
     return [_fill(order[part::num], sizes, max_tokens) for part in range(num)]

@@ -11,6 +11,7 @@ from selfplay.learn.critic import Critic, value_head
 from selfplay.learn.kl import AdaptiveKL, FixedKL
 from selfplay.learn.learner import Learner, LearnerSettings
 from selfplay.learn.lora import AdapterPolicy, adapter_policy, lora_config, merge_adapter
+from selfplay.learn.packing import pack_attention
 from selfplay.learn.policy import Policy, WholePolicy
 from selfplay.learn.ppo import PPO
 from selfplay.learn.reinforce import Reinforce
@@ -102,6 +103,7 @@ def build_policy(loaded: LoadedModel, settings: TrainSettings, *, base_name: str
     """Return the policy to train; base_name: where its adapter finds the model without it."""
     model, adapter = loaded.model, loaded.adapter
     model.requires_grad_(False)
+    pack_attention(model)
     if settings.learner.method == "full":
         if adapter is not None:
             merge_adapter(model, adapter)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from selfplay.errors import UserError
-from selfplay.experience import Batch, Trajectory, map_tensors, microbatch_rows, pad, rows_of
+from selfplay.experience import Batch, Trajectory, map_tensors, pad, padded_rows, rows_of
 from selfplay.interfaces import Algorithm, Likelihood, Outputs, Update, Weights
 from selfplay.learn import training_file
 from selfplay.learn.critic import Critic
 from selfplay.learn.likelihood import likelihoods
 from selfplay.learn.model import acted_states, score_states
+from selfplay.learn.packing import is_packed, packed_rows
 from selfplay.learn.policy import Policy, fitting
 from selfplay.learn.policy_gradient import importance_ratio
 from selfplay.learn.report import Tally, divergence_metrics, notes
@@ -158,8 +159,9 @@ class Learner:
         }
 
     def _split(self, trajectories: Sequence[Trajectory]) -> list[list[Rows]]:
-        return microbatch_rows(
-            [trajectory.num_tokens for trajectory in trajectories],
+        split = packed_rows if is_packed(self._policy.model) else padded_rows
+        return split(
+            trajectories,
             num_minibatches=self._settings.minibatches,
             max_tokens=self._settings.tokens_per_microbatch,
         )

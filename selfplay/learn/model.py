@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from selfplay.learn.packing import is_packed, lay_out, packed_states
+
 # Acted tokens whose logits exist at once: 128 x 49,152 floats are 25 MB, which stays near the processor's caches.
 ACTED_PER_CHUNK = 128
 
@@ -60,15 +62,20 @@ def acted_states(model: PreTrainedModel, tokens: Tensor, acted: Tensor, *, exist
     """
     if acted[:, 0].any():
         raise ValueError("the first token of a sequence cannot be acted: there is nothing that it was drawn from")
-    hidden = hidden_states(model, tokens, exists=exists)
+    if is_packed(model):
+        layout = lay_out(tokens, exists, acted)
+        hidden, place = packed_states(model, layout), layout.place
+    else:
+        hidden = hidden_states(model, tokens, exists=exists).flatten(0, 1)
+        place = torch.arange(len(hidden), device=hidden.device).view(tokens.shape)
     rows, places = acted.nonzero(as_tuple=True)  # [N] each
-    ends = exists.sum(dim=1) - 1
+    ends = exists.sum(dim=1, keepdim=True) - 1
     # The logits at a position speak about the next token.
     return ActedStates(
-        before=hidden[rows, places - 1],
+        before=hidden[place[rows, places - 1]],
         targets=tokens[rows, places],
         acted=acted,
-        last=hidden[torch.arange(len(ends), device=ends.device), ends],
+        last=hidden[place.gather(1, ends)[:, 0]],
     )
 
 

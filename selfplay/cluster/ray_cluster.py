@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
+import sys
 import tempfile
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ from selfplay.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
+QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 MAX_LOSSES = 3  # of one block: what kills three workers will kill the fourth
 WAIT_SECONDS = 1.0  # between looks at whether anything has died or been asked for
 PACKAGES = ("selfplay", "envs", "rewards")  # what other machines get of us: no run, no cache, no repository
@@ -64,11 +68,29 @@ class Place:
         return cls(pid=os.getpid(), node=str(ray.get_runtime_context().get_node_id()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Something with plug-ins in it, which can be unpickled only where their modules are found."""
+
+    held: tuple[Any, ...]  # its handle in the object store, boxed so that nobody opens it on the way
+    search: tuple[str, ...]  # where the driver imports from
+
+    @classmethod
+    def of(cls, value: object) -> Sent:
+        """Put it into the object store."""
+        return cls(held=(ray.put(value),), search=tuple(sys.path))
+
+    def open(self) -> Any:
+        """Return it; modules beside the driver's script are found on the driver's machine."""
+        sys.path.extend(place for place in self.search if place not in sys.path and Path(place).is_dir())
+        return ray.get(self.held[0])
+
+
 class _PlayActor:
     """A play worker in a process of its own."""
 
-    def __init__(self, plan: PlayPlan) -> None:
-        self._worker = PlayWorker(plan)
+    def __init__(self, sent: Sent) -> None:
+        self._worker = PlayWorker(sent.open())
 
     def start(self) -> tuple[Place, Mapping[str, Any]]:
         return Place.here(), self._worker.start()
@@ -92,8 +114,8 @@ class _PlayActor:
 class _RewardActor:
     """Scores with rewards that are slow."""
 
-    def __init__(self, rewards: list[WeightedReward], timeout_seconds: float, threads: int) -> None:
-        self._rewards = rewards
+    def __init__(self, sent: Sent, timeout_seconds: float, threads: int) -> None:
+        self._rewards: list[WeightedReward] = sent.open()
         self._timeout_seconds = timeout_seconds
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
@@ -232,7 +254,8 @@ class RayCluster:
             make_portable(plugin)
         if not is_one:
             model = model.with_contents(put=ray.put, fetch=ray.get)
-        self._plan = ray.put(replace(plan, model=model, threads=layout.play.threads))
+        self._plan = Sent.of(replace(plan, model=model, threads=layout.play.threads))
+        self._slow_rewards = Sent.of(self._slow)
         self._block_size = settings.block_size or _share(settings, layout.play.count)
         self._node = str(ray.get_runtime_context().get_node_id())
         self._learner = _place(_LearnerActor, layout.learner, near=self._node).remote(
@@ -274,7 +297,8 @@ class RayCluster:
 
     def learn(self, scored: Sequence[ScoredConversation]) -> Update:
         """Make one update."""
-        return _get(self._learner.learn.remote(list(scored)), "the learner")
+        update: Update = _get(self._learner.learn.remote(list(scored)), "the learner")
+        return update
 
     def publish(self, update: Update) -> None:
         """Give every play worker the handle of the newest weights; the handle of the version before is dropped."""
@@ -289,7 +313,8 @@ class RayCluster:
 
     def measure(self, conversations: Sequence[Conversation]) -> list[Likelihood]:
         """Return what the frozen reference says of what the trained roles said."""
-        return _get(self._learner.measure.remote(list(conversations)), "the learner")
+        found: list[Likelihood] = _get(self._learner.measure.remote(list(conversations)), "the learner")
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the policy, the tokenizer and the learner's state into an existing folder."""
@@ -437,10 +462,12 @@ class RayCluster:
         return parts
 
     def _answers(self, asked: _SlowParts) -> list[Parts]:
+        why = ""
         for _ in range(MAX_LOSSES):
             try:
                 found: list[Parts] = ray.get(asked.handle)
-            except RayActorError:
+            except RayActorError as error:
+                why = _essence(error)
                 if asked.actor in self._reward_workers:
                     self.events["cluster/replaced_reward_workers"] += 1
                     self._say("a reward worker died; what it was asked is asked again")
@@ -450,11 +477,11 @@ class RayCluster:
                 raise _as_user_error(error) from error
             else:
                 return found
-        raise UserError(f"{MAX_LOSSES} reward workers died on conversation {asked.conversations[0].id}")
+        raise UserError(f"{MAX_LOSSES} reward workers died on conversation {asked.conversations[0].id}: {why}")
 
     def _new_reward_worker(self) -> Any:
         ask, timeout = self._layout.reward, self._settings.reward_timeout_seconds
-        return _place(_RewardActor, ask).remote(self._slow, timeout, ask.threads)
+        return _place(_RewardActor, ask).remote(self._slow_rewards, timeout, ask.threads)
 
     def _wait_for(self, handle: Any, who: str) -> Any:
         timeout = self._settings.ray.start_timeout_seconds
@@ -490,19 +517,42 @@ def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
     if ray.is_initialized():
         return False
     address = settings.ray.address
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if not address:
-        say("starting Ray on this machine")
-        ray.init(num_cpus=models.num_cores(), include_dashboard=False, **quiet)
-        return True
+    with _own_signals():
+        if not address:
+            say("starting Ray on this machine")
+            # What Ray does by default since 2.60, said so that it need not tell the user.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            ray.init(num_cpus=models.num_cores(), include_dashboard=False, **QUIET)
+        else:
+            _join(address, say)
+    return True
+
+
+def _join(address: str, say: Callable[[str], None]) -> None:
     say(f"joining the Ray cluster at {address}")
     packages = [str(_folder_of(name)) for name in PACKAGES]
     environment = {"py_modules": packages, "excludes": list(EXCLUDED)}
     try:
-        ray.init(address=address, runtime_env=environment, **quiet)
+        ray.init(address=address, runtime_env=environment, **QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"ray.address={address}: there is no Ray cluster to join: {_essence(error)}") from error
-    return True
+        raise UserError(
+            f"ray.address={address}: there is no Ray cluster to join ({_essence(error)}); one that is protected by a "
+            "token wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here too"
+        ) from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of who started the run: Ray puts its own in the place of SIGTERM's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _folder_of(package: str) -> Path:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from selfplay.learn import model as scoring
+from selfplay.learn import vocabulary
 from selfplay.learn.kl import full_divergence
-from selfplay.learn.model import acted_states, head, hidden_states, score_states, score_tokens
+from selfplay.learn.model import acted_states, hidden_states, score_states, score_tokens
+from selfplay.learn.vocabulary import Reference, head
 from selfplay.models import LoadedModel, load
 
 TOKENS = torch.tensor([[5, 9, 30, 7, 8, 40], [6, 11, 12, 3, 0, 0]])
@@ -31,7 +32,7 @@ def by_full_forward(model, row: int, *, temperature: float) -> dict[int, torch.T
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [2, 128])
 def test_logprobs_equal_a_full_forward_pass(policy, monkeypatch, temperature: float, chunk: int):
-    monkeypatch.setattr(scoring, "ACTED_PER_CHUNK", chunk)
+    monkeypatch.setattr(vocabulary, "TOKENS_PER_CHUNK", chunk)
     scores = score_tokens(policy.model, TOKENS, ACTED, exists=EXISTS, temperature=temperature)
     for row in range(2):
         for t, expected in by_full_forward(policy.model, row, temperature=temperature).items():
@@ -77,9 +78,10 @@ def test_divergence_is_exact_over_the_vocabulary_and_0_from_itself(policy):
         theirs = hidden_states(reference, TOKENS, exists=EXISTS)
         before = acted_states(reference, TOKENS, ACTED, exists=EXISTS).before
     states = acted_states(policy.model, TOKENS, ACTED, exists=EXISTS)
+    own_before = states.before.detach()
     own = hidden_states(policy.model, TOKENS, exists=EXISTS)
-    scores = score_states(policy.model, states, reference=(reference, before))
-    itself = score_states(policy.model, states, reference=(policy.model, states.before.detach()))
+    scores = score_states(policy.model, states, reference=Reference(model=reference, hidden=before))
+    itself = score_states(policy.model, states, reference=Reference(model=policy.model, hidden=own_before))
     expected = full_divergence(head(policy.model, own[0, 1]), head(reference, theirs[0, 1]))
     torch.testing.assert_close(scores.divergence[0, 2], expected)
     assert itself.divergence.abs().max() < 1e-6

@@ -27,6 +27,7 @@ from selfplay.learn.policy import Policy, fitting
 from selfplay.learn.policy_gradient import importance_ratio
 from selfplay.learn.report import Tally, divergence_metrics, notes
 from selfplay.learn.schedule import Schedule
+from selfplay.learn.vocabulary import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,11 @@ class Learner:
     def _outputs(self, part: Batch, reference_states: Tensor | None) -> Outputs:
         model = self._policy.model
         states = acted_states(model, part.tokens, part.acted, exists=part.exists)
-        reference = None if reference_states is None else (self._policy.reference_head(), reference_states)
+        reference = (
+            None
+            if reference_states is None
+            else Reference(model=self._policy.reference_head(), hidden=reference_states)
+        )
         scores = score_states(model, states, temperature=self._settings.temperature, reference=reference)
         values = None if self._critic is None else self._critic.values(part, model, states).before
         return Outputs(logprobs=scores.logprobs, entropy=scores.entropy, divergence=scores.divergence, values=values)

@@ -1,10 +1,10 @@
 """What a model says of given tokens: log-probabilities, entropy, divergence from a reference, where the policy acted.
 
 The shift by one between a position's logits and the token they speak about happens here and nowhere else: everything
-that leaves this module is [B, T], aligned to the tokens.  Logits are made only for acted tokens, a chunk at a time, and
-made again for the gradient, so that no [B, T, V] tensor ever exists.
+that leaves this module is [B, T], aligned to the tokens.  Logits are made only for acted tokens, so that no [B, T, V]
+tensor ever exists.
 
-Legend: B sequences, T tokens, N acted tokens, H hidden size, V vocabulary.
+Legend: B sequences, T tokens, N acted tokens, H hidden size.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from selfplay.learn.packing import is_packed, lay_out, packed_states
-
-# Acted tokens whose logits exist at once: 128 x 49,152 floats are 25 MB, which stays near the processor's caches.
-ACTED_PER_CHUNK = 128
+from selfplay.learn.vocabulary import Reference, score_hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +81,14 @@ def score_states(
     states: ActedStates,
     *,
     temperature: float = 1.0,
-    reference: tuple[PreTrainedModel, Tensor] | None = None,
+    reference: Reference | None = None,
 ) -> TokenScores:
     """Score acted tokens from the hidden states they were drawn from.
 
-    Logits are divided by the temperature the tokens were sampled at.  reference, a frozen model and its
-    `ActedStates.before` of the same tokens, asks for the exact divergence.
+    Logits are divided by the temperature the tokens were sampled at.  reference, with another model's
+    `ActedStates.before` of the same tokens, asks for the exact divergence from it.
     """
-    before, targets = states.before, states.targets
-    parts = [
-        _score_chunk(model, before[start:end], targets[start:end], temperature, _slice(reference, start, end))
-        for start, end in _chunks(len(targets))
-    ]
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)] or [before.new_zeros(0)] * 3
+    columns = score_hidden(model, states.before, states.targets, temperature=temperature, reference=reference)
     logprobs, entropy, divergence = (states.scatter(column) for column in columns)
     return TokenScores(logprobs=logprobs, entropy=entropy, divergence=None if reference is None else divergence)
 
@@ -107,48 +99,3 @@ def hidden_states(model: PreTrainedModel, tokens: Tensor, *, exists: Tensor) -> 
     # Padding stands on the right, so a causal mask alone keeps it out of every sequence; no other mask is needed.
     output = cast(Any, model.base_model)(input_ids=tokens.where(exists, 0), position_ids=positions, use_cache=False)
     return cast(Tensor, output.last_hidden_state)
-
-
-def head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Return float32 logits [N, V] of hidden states [N, H], with what the family does after its last product."""
-    config: Any = model.config
-    logits: Tensor = cast(nn.Module, model.get_output_embeddings())(hidden).float()
-    if getattr(config, "logit_scale", None) is not None:  # Cohere
-        logits = logits * config.logit_scale
-    if getattr(config, "logits_scaling", None) is not None:  # Granite
-        logits = logits / config.logits_scaling
-    softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
-
-
-def _score_chunk(
-    model: PreTrainedModel,
-    hidden: Tensor,
-    targets: Tensor,
-    temperature: float,
-    reference: tuple[PreTrainedModel, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    def compute(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logprobs = (head(model, hidden) / temperature).log_softmax(dim=-1)
-        probabilities = logprobs.exp()
-        entropy = -(probabilities * logprobs).sum(dim=-1)
-        divergence = torch.zeros_like(entropy)
-        if reference is not None:
-            with torch.no_grad():
-                theirs = (head(*reference) / temperature).log_softmax(dim=-1)
-            divergence = (probabilities * (logprobs - theirs)).sum(dim=-1)
-        return logprobs.gather(1, targets[:, None])[:, 0], entropy, divergence
-
-    if not torch.is_grad_enabled():
-        return compute(hidden)
-    return cast("tuple[Tensor, Tensor, Tensor]", checkpoint(compute, hidden, use_reentrant=False))
-
-
-def _chunks(num: int) -> list[tuple[int, int]]:
-    return [(start, min(start + ACTED_PER_CHUNK, num)) for start in range(0, num, ACTED_PER_CHUNK)]
-
-
-def _slice(
-    reference: tuple[PreTrainedModel, Tensor] | None, start: int, end: int
-) -> tuple[PreTrainedModel, Tensor] | None:
-    return None if reference is None else (reference[0], reference[1][start:end])

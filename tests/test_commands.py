@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfplay.commands import VERBS, main
-from selfplay.config import preset_text
+from selfplay.config import preset_names, preset_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,7 +67,7 @@ def test_every_command_says_of_itself_what_the_menu_says(verb):
         (["list", "env"], "error: 'env' cannot be listed; did you mean envs?\n"),
         (["list", "zzz"], "error: 'zzz' cannot be listed; choose from envs, models, presets\n"),
         (["doctor", "x"], "error: doctor takes no words, only --json; 'x' is one too many\n"),
-        (["preset"], "error: expected `preset show NAME` or `preset copy NAME FILE` (presets: chat, tiny)\n"),
+        (["preset"], f"error: expected `preset show NAME` or `preset copy NAME FILE` (presets: {', '.join(preset_names())})\n"),
         (["preset", "show", "caht"], "error: preset=caht: no preset has that name; did you mean chat?\n"),
         (["preset", "copy", "chat", "/no/x.yaml"], "error: /no/x.yaml cannot be written: No such file or directory\n"),
     ],

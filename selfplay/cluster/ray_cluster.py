@@ -520,8 +520,6 @@ def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
     with _own_signals():
         if not address:
             say("starting Ray on this machine")
-            # What Ray does by default since 2.60, said so that it need not tell the user.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             ray.init(num_cpus=models.num_cores(), include_dashboard=False, **QUIET)
         else:
             _join(address, say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfplay import models
@@ -64,6 +65,7 @@ class PlayerSettings:
     device: str = "auto"
     dtype: str = "auto"
     max_batch: int = 64  # streams that decode at once
+    runs: Path = Path("runs")  # where RUN[@STEP] is looked up
 
 
 def make_players(
@@ -101,7 +103,7 @@ def _make_engine(settings: PlayerSettings) -> TokenGenerator:
 def _load_player(
     name: str, *, engine: TokenGenerator, settings: PlayerSettings, say: Callable[[str], None]
 ) -> tuple[Player, str]:
-    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say)
+    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say, runs=settings.runs)
     bridge = make_bridge(loaded, view=settings.view)
     engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
     player = Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling)

@@ -171,6 +171,10 @@ class RunWriter:
         """The run's name."""
         return str(self._manifest["name"])
 
+    def recorded(self, name: str) -> Any:
+        """Return what the manifest has under a name; None: nothing."""
+        return self._manifest.get(name)
+
     def add_to_manifest(self, values: Mapping[str, Any]) -> None:
         """Record what was not known when the run was created, such as the tokenizers' hashes."""
         self._manifest.update(values)

@@ -148,7 +148,8 @@ class TrainingRun:
         if newest is None:
             raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
         version = checkpoint.version_of(newest)
-        if version >= settings.steps:
+        is_evaluated = (folder / EVALUATION).is_file() or not settings.evaluation.conversations
+        if version >= settings.steps and is_evaluated:
             raise UserError(f"run {folder} has made its {version} updates; for more say steps={2 * version}")
         writer = RunWriter.resume(folder, version=version, config_yaml=to_yaml(settings), command=command)
         return cls(settings=settings, env=env, rewards=rewards, writer=writer, first=version, is_new=False)
@@ -177,10 +178,20 @@ class TrainingRun:
     def _train(self) -> Result:
         self.cluster = self._make_cluster()
         try:
+            self._check_start(self.cluster.facts)
             self.writer.add_to_manifest(self.cluster.facts)
             return _Session(run=self, cluster=self.cluster).train()
         finally:
             self.cluster.close()
+
+    def _check_start(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on from other weights than the run started from: its reference would be another one."""
+        before = self.writer.recorded("start_weights")
+        if not self.is_new and before is not None and before != facts.get("start_weights"):
+            raise UserError(
+                f"model={self.settings.model} has other weights than when run {self.folder} began, so its KL "
+                "reference would change; give back the old ones, or start a new run"
+            )
 
     def _make_cluster(self) -> Any:
         settings = self.settings
@@ -191,6 +202,9 @@ class TrainingRun:
             from selfplay.cluster.local import LocalCluster
 
             return LocalCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder)
+        from selfplay.cluster.ray_environment import prepare_ray
+
+        prepare_ray(settings.ray.address)
         from selfplay.cluster.ray_cluster import RayCluster
 
         return RayCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder, say=self.screen.say)

@@ -75,6 +75,7 @@ class PlayWorker:
                 device=plan.device,
                 dtype=plan.dtype,
                 max_batch=plan.max_batch,
+                runs=plan.model.runs,
             ),
             say=lambda _text: None,
             write=lambda _text: None,
@@ -108,7 +109,7 @@ class PlayWorker:
 
         plan = self._plan
         models.use_threads(plan.threads)
-        loaded = plan.model.load(device=plan.device, dtype=plan.dtype)
+        loaded = plan.model.load(device=plan.device, dtype=plan.dtype, merged=True)
         bridge = make_bridge(loaded, view=plan.view)
         self._engine = TokenGenerator(max_batch=plan.max_batch, keeps_previous_version=False)
         for policy in (LEARNER, FROZEN) if plan.has_frozen else (LEARNER,):
@@ -122,5 +123,6 @@ class PlayWorker:
             )
         if plan.uses_adapters:
             self._first_state = loaded.model.state_dict()
+        self.facts["start_weights"] = models.fingerprint(loaded)
         self.facts["tokenizers"] = {loaded.name: tokenizer_hash(loaded)}
         self.facts.update(models.compute_of(device=plan.device, dtype=plan.dtype))

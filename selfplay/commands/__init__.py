@@ -23,7 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "eval": ("selfplay.commands.eval", "compare a trained policy with the one it started from"),
     "study": ("selfplay.commands.study", "many training runs that differ in one thing, in a table and a picture"),
     "merge": ("selfplay.commands.merge", "write a trained policy as a plain Hugging Face folder"),
-    "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets"),
+    "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets, rewards"),
     "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),
     "doctor": ("selfplay.commands.doctor", "what is installed here, and what to type next"),
 }

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from envs import ENVS
+from rewards import REWARDS
 from selfplay import models
 from selfplay.commands.words import CommandLine
 from selfplay.config import preset_names, preset_text
@@ -20,11 +22,11 @@ from selfplay.written import as_written, nearest
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "what there is to choose from: envs, models, presets"
+SUMMARY = "what there is to choose from: envs, models, presets, rewards"
 USAGE = """
-selfplay list [envs | models | presets] [--json]
+selfplay list [envs | models | presets | rewards] [--json]
 
-List what env=, model= and preset= accept, one a line; without a word, all three.
+List what env=, model=, preset= and -r accept, one a line; without a word, all of them.
 
   --json   print the same as JSON, with the settings of each env and their defaults
 
@@ -36,7 +38,7 @@ Examples:
 
 def run(line: CommandLine) -> int:
     """Print the kinds that the words name."""
-    kinds = {"envs": _envs, "models": _models, "presets": _presets}
+    kinds = {"envs": _envs, "models": _models, "presets": _presets, "rewards": _rewards}
     for word in line.words:
         if word not in kinds:
             raise UserError(f"{word!r} cannot be listed{nearest(word, list(kinds))}")
@@ -77,6 +79,16 @@ def _defaults(plugin: object) -> dict[str, Any]:
             value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             defaults[field.name] = None if value is dataclasses.MISSING else as_written(value)
     return defaults
+
+
+def _rewards() -> list[dict[str, Any]]:
+    rows = []
+    for name, plugin in {**installed_plugins("reward"), **REWARDS}.items():
+        summary = (plugin.__doc__ or "").strip().partition("\n")[0]
+        low, high = getattr(plugin, "range", (-math.inf, math.inf))
+        bounds = {"low": None if math.isinf(low) else low, "high": None if math.isinf(high) else high}
+        rows.append({"name": name, "summary": summary, **bounds})
+    return rows
 
 
 def _models() -> list[dict[str, Any]]:

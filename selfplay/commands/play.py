@@ -124,8 +124,8 @@ def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
             raise UserError(f"players.{role}={name}: there is no such player; did you mean {close[0]}?")
     for role, name in assigned.items():
         if name not in (POLICY, SCRIPTED, HUMAN):
-            models.check_name(name, key=f"players.{role}")
-    models.check_name(settings.model)
+            models.check_name(name, key=f"players.{role}", runs=settings.runs)
+    models.check_name(settings.model, runs=settings.runs)
     return {role: settings.model if name == POLICY else name for role, name in assigned.items()}
 
 
@@ -213,6 +213,7 @@ class _Session:
                 device=settings.engine.device,
                 dtype=settings.engine.dtype,
                 max_batch=settings.engine.max_batch,
+                runs=settings.runs,
             ),
             say=lambda text: console.print(_dim(text)),
             write=lambda text: console.print(Text(printable(text), style="italic")),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -91,33 +91,42 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
     if resumed is None:
         settings = resolve(TrainSettings, words)
     else:
-        for word in (*words, *(f"-r {reward}" for reward in rewards)):
-            key = word.partition("=")[0]
-            if key.split(".")[0] not in CHANGEABLE:
-                raise UserError(
-                    f"{key}: a run that goes on keeps what it computes; {', '.join(CHANGEABLE)} may change, "
-                    f"and for another experiment start one with model={resumed}"
-                )
+        _check_changes([*words, *(f"-r {reward}" for reward in rewards)], resumed)
         runs = resolve(TrainSettings, [word for word in words if word.startswith("runs=")]).runs
-        folder = find_run(resumed, runs)
-        under = read_config(str(folder / CONFIG))
-        settings = resolve(TrainSettings, words, under=under)
-    if rewards:
-        chosen = {name: yaml.safe_load(weight) for name, _, weight in (word.rpartition("=") for word in rewards)}
-        kept = {name: settings.rewards.get(name) for name in chosen}
-        specs = {
-            name: spec.model_copy(update={"weight": _weight(name, weight)})
-            for name, weight in chosen.items()
-            for spec in [kept[name] or RewardSpec()]
-        }
-        settings = settings.model_copy(update={"rewards": specs})
-    return settings
+        settings = resolve(TrainSettings, words, under=read_config(str(find_run(resumed, runs) / CONFIG)))
+    if not rewards:
+        return settings
+    # A weight keeps the settings that a preset or a file gives its reward.
+    specs = {name: settings.rewards.get(name, RewardSpec()) for name, _, _ in _split(rewards)}
+    chosen = {
+        name: specs[name].model_copy(update={"weight": _weight(name, weight)}) for name, _, weight in _split(rewards)
+    }
+    return settings.model_copy(update={"rewards": chosen})
 
 
-def _weight(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"-r {name}={value}: the weight must be a number")
-    return float(value)
+def _check_changes(words: Sequence[str], resumed: str) -> None:
+    """Refuse to change what a run computes while it goes on."""
+    for word in words:
+        key = word.partition("=")[0]
+        if key.split(".")[0] not in CHANGEABLE:
+            raise UserError(
+                f"{key}: a run that goes on keeps what it computes; {', '.join(CHANGEABLE)} may change, "
+                f"and for another experiment start one with model={resumed}"
+            )
+
+
+def _split(rewards: Sequence[str]) -> list[tuple[str, str, str]]:
+    return [word.rpartition("=") for word in rewards]
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError as error:
+        raise UserError(f"-r {name}={text}: the weight must be a number") from error
+    if not math.isfinite(weight):
+        raise UserError(f"-r {name}={text}: the weight must be a finite number")
+    return weight
 
 
 def _open(

@@ -23,6 +23,7 @@ from selfplay.written import as_written
 
 Method = Literal["full", "lora"]
 Partner = Literal["mirror", "frozen"]
+AlgorithmName = Literal["reinforce", "rloo", "grpo", "dr_grpo", "reinforce++", "ppo"]
 
 
 class RewardSpec(PluginSpec):
@@ -55,19 +56,19 @@ class LoraSettings(Settings):
 class LearnerGroup(Settings):
     """How the policy is updated."""
 
-    algorithm: str = "rloo"  # reinforce, rloo, grpo, dr_grpo, reinforce++, ppo
+    algorithm: AlgorithmName = "rloo"
     method: Method = "lora"  # lora: train adapters; full: train every parameter
-    learning_rate: float = Field(default=1e-4, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # linear and cosine fall to 0 at the last step
+    learning_rate: float = Field(default=4e-4, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "linear"  # linear and cosine fall to 0 at the last step
     warmup_steps: int = Field(default=0, ge=0)  # updates over which the rate rises from 0
     weight_decay: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)  # of all parameters together
     epochs: int = Field(default=1, ge=1)  # passes over a batch
     minibatches: int = Field(default=1, ge=1)  # optimizer steps a pass
-    tokens_per_microbatch: int = Field(default=2048, ge=1)  # padded tokens whose activations exist at once
+    tokens_per_microbatch: int = Field(default=1024, ge=1)  # padded tokens whose activations exist at once
     gradient_checkpointing: bool = False  # less memory, a third more time
     baseline: Literal["algorithm", "none", "batch", "group_mean", "leave_one_out", "role_average"] = "algorithm"
-    scale: Literal["algorithm", "none", "batch", "group"] = "algorithm"  # what advantages are divided by
+    scale: Literal["algorithm", "none", "batch", "group"] = "batch"  # what advantages are divided by
     clip: float | None = Field(default=None, ge=0)  # PPO's range of the ratio; 0: no ratio; None: the algorithm's
     gamma: float = Field(default=1.0, ge=0, le=1)  # discount per own turn
     returns: Literal["sum", "normalised_parts"] = "sum"  # normalised_parts: VHRL's, each part standardised
@@ -85,10 +86,10 @@ class KLGroup(Settings):
 
     place: Place = "loss"  # reward: takes k1 only; loss: takes k2, k3 or full
     estimator: Estimator = "k2"  # k2 and full follow the reverse divergence, k3 the forward one
-    controller: Controller = "fixed"  # off: measured only; adaptive: steers to the target
-    coefficient: float = Field(default=0.1, ge=0)  # with adaptive: what it starts from
-    target: float = Field(default=0.05, gt=0)  # nats a token of the trained roles
-    horizon: float = Field(default=48.0, gt=0)  # conversations: how many it takes to answer an error
+    controller: Controller = "adaptive"  # off: measured only; adaptive: steers to the target
+    coefficient: float = Field(default=0.5, ge=0)  # with adaptive: what it starts from
+    target: float = Field(default=0.08, gt=0)  # nats a token of the trained roles
+    horizon: float = Field(default=36.0, gt=0)  # conversations: how many it takes to answer an error
 
     @model_validator(mode="after")
     def _check(self) -> KLGroup:
@@ -99,7 +100,7 @@ class KLGroup(Settings):
 class EvaluationGroup(Settings):
     """Held-out conversations before and after training."""
 
-    conversations: int = Field(default=32, ge=0)  # each on its own scenario, at the start and at the end; 0: none
+    conversations: int = Field(default=48, ge=0)  # each on its own scenario, at the start and at the end; 0: none
 
 
 class CheckpointGroup(Settings):
@@ -129,6 +130,14 @@ class RayGroup(Settings):
     start_timeout_seconds: float = Field(default=180.0, gt=0)  # how long actors may take to be placed
 
 
+DEFAULT_REWARDS = {
+    "question": RewardSpec(),
+    "utterance_repetition": RewardSpec(weight=0.1),
+    "conversation_repetition": RewardSpec(weight=0.1),
+    "sentiment": RewardSpec(weight=0.0),
+}
+
+
 class TrainSettings(Settings):
     """What `train` accepts."""
 
@@ -137,20 +146,20 @@ class TrainSettings(Settings):
     out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<mmdd-HHMMSS>
     runs: Annotated[Path, WRITTEN_PATH] = Path("runs")  # where run folders are looked up
     model: str = Field(default="smollm2-135m", min_length=1)  # a named model, a folder, a hub id, or RUN[@STEP]
-    env: PluginSpec = PluginSpec(name="chitchat")
+    env: PluginSpec = PluginSpec.model_validate({"name": "chitchat", "max_turns": 4})
     players: dict[str, str] = Field(
         default={}
     )  # role -> a fixed player instead of the policy: scripted, or another model
     partner: Partner = "mirror"  # mirror: the policy on both sides, both trained; frozen: the policy before training
     view: View = "perspective"
-    conversations: int = Field(default=16, ge=1)  # a step; a multiple of group_size
+    conversations: int = Field(default=12, ge=1)  # a step; a multiple of group_size
     group_size: int = Field(default=4, ge=1)  # conversations that share a scenario
     block_size: int = Field(default=0, ge=0)  # conversations played together; 0: a step's, shared by the play workers
     max_staleness: int = Field(default=0, ge=0)  # updates a conversation may lag behind; 0: strictly on-policy
-    rewards: dict[str, RewardSpec] = Field(default={"question": RewardSpec()}, min_length=1)
+    rewards: dict[str, RewardSpec] = Field(default=DEFAULT_REWARDS, min_length=1)
     reward_timeout_seconds: float = Field(default=30.0, gt=0)  # of one call
     max_failed_share: float = Field(default=0.05, ge=0, le=1)  # of a step's conversations; more stop the run
-    sampling: SamplingSettings = SamplingSettings(temperature=1.0, max_new_tokens=32)
+    sampling: SamplingSettings = SamplingSettings(temperature=1.0, max_new_tokens=24)
     engine: EngineSettings = EngineSettings()
     learner: LearnerGroup = LearnerGroup()
     lora: LoraSettings = LoraSettings()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from envs import ENVS
+from selfplay.commands.building import build_rewards
 from selfplay.config import (
     PlaySettings,
     PluginSpec,
@@ -24,6 +27,7 @@ from selfplay.config import (
 )
 from selfplay.errors import UserError
 from selfplay.interfaces import Sampling
+from selfplay.train_settings import AlgorithmName, TrainSettings
 from selfplay.written import read_source
 
 
@@ -221,19 +225,69 @@ def test_sampling_of_copies_every_field():
 
 def test_preset_chat_spells_out_the_defaults():
     assert resolve(PlaySettings, ["preset=chat"]) == PlaySettings()
+    assert resolve(TrainSettings, ["preset=chat"]) == TrainSettings()
+
+
+def settings_of(preset):
+    return PlaySettings if preset.startswith("play/") else TrainSettings
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_complete_and_begins_with_what_it_is(name):
-    defaults, preset = to_yaml(PlaySettings()), preset_text(name)
-    keys = {line.split(":")[0].strip() for line in defaults.splitlines()}
-    assert keys - {line.split(":")[0].strip() for line in preset.splitlines()} == set()
+    preset = preset_text(name)
+    assert paths_of(yaml.safe_load(preset)) == paths_of(yaml.safe_load(to_yaml(settings_of(name)())))
     assert preset.startswith("# ")
+
+
+def paths_of(tree, prefix=""):
+    """Return the path of every setting; which rewards, and what an env takes, is a preset's own."""
+    found = {prefix}
+    for key, value in tree.items():
+        is_free = key in ("rewards", "env")
+        found |= {prefix + key} if is_free or not isinstance(value, dict) else paths_of(value, f"{prefix}{key}.")
+    return found
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_names_an_env_that_builds(name):
-    build_plugin(resolve(PlaySettings, [f"preset={name}"]).env, ENVS)
+    settings = resolve(settings_of(name), [f"preset={name.removeprefix('play/')}"])
+    build_plugin(settings.env, ENVS)
+    build_rewards(getattr(settings, "rewards", {}))
+
+
+def test_the_settings_name_every_algorithm():
+    from selfplay.learn.algorithms import ALGORITHMS
+
+    assert set(get_args(AlgorithmName)) == set(ALGORITHMS)
+
+
+def test_a_rewards_weight_and_settings_can_be_written_apart():
+    settings = resolve(TrainSettings, ["rewards.question.form=way_off_policy", "rewards.question.weight=0.5"])
+    assert (settings.rewards["question"].weight, settings.rewards["question"].settings) == (
+        0.5,
+        {"form": "way_off_policy"},
+    )
+    assert resolve(TrainSettings, ["rewards.payoff=2"]).rewards["payoff"].weight == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("conversations=6", "conversations=6 must be a multiple of group_size=4"),
+        ("block_size=6", "block_size=6 must be a multiple of group_size=4"),
+        ("sampling.top_p=0.9", "sampling.top_p=0.9: training takes the model's whole distribution"),
+        ("sampling.temperature=0", "sampling.temperature=0 always says the same, so nothing could be learned; try 1"),
+        ("kl.estimator=k1", "kl.estimator=k1 with kl.place=loss: its gradient as a loss is zero on average"),
+        ("kl.horizon=0", "kl.horizon=0: must be above 0"),
+        ("learner.algorithm=pro", "learner.algorithm=pro: must be reinforce, rloo, grpo"),
+        ("rewards.question=much", "rewards.question.weight=much: must be a number"),
+        ("learner.learnin_rate=1", "learner.learnin_rate: unknown key; did you mean learner.learning_rate?"),
+    ],
+)
+def test_training_refuses_what_cannot_be_trained_with(word, message):
+    with pytest.raises(UserError) as caught:
+        resolve(TrainSettings, [word])
+    assert str(caught.value).startswith(message)
 
 
 # ----- what is said of wrong words -----

@@ -250,7 +250,7 @@ def test_console_script_and_run_py_are_the_same_program(folder: Path):
         check=True,
         env=HERE,
     )
-    assert len(done.stdout.splitlines()) <= 8
+    assert len(done.stdout.splitlines()) <= 20
     assert "play" in done.stdout
 
 

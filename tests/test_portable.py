@@ -17,7 +17,7 @@ GAME = """
 import functools
 from dataclasses import dataclass, field
 from enum import Enum
-from selfplay.reward_function import reward_function
+from selfplay.function_reward import reward_function
 
 class Mood(Enum):
     GOOD = "good"

@@ -15,12 +15,12 @@ COMMANDS = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
-    if line.startswith("python run.py play") and "from=" not in line
+    if re.match(r"python run\.py (play|train) ", line) and not re.search(r"from=|resume=|model=asks", line)
 ]
 
 
 def example(folder: Path) -> Path:
-    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = README.split("## Your own environment")[1].split("```python\n")[1].split("```")[0]
     path = folder / "my_game.py"
     path.write_text(code, encoding="utf-8")
     return path
@@ -49,3 +49,13 @@ def test_commands_are_found():
 def test_command_is_understood(command: str, capsys: pytest.CaptureFixture[str]):
     assert main([*shlex.split(command)[2:], "--dry-run"]) == 0
     assert "model:" in capsys.readouterr().out
+
+
+def test_example_in_python_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    code = README.split("<!-- python-example -->")[1].split("```")[1].removeprefix("python\n")
+    assert 15 <= len([line for line in code.splitlines() if line.strip()]) <= 22
+    exec(compile(code, "example", "exec"), {"__name__": "example"})
+    said = capsys.readouterr().out
+    assert "3 updates, stored in runs" in said
+    assert "asks_back" in said

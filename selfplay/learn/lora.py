@@ -6,7 +6,7 @@ training started from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from selfplay.errors import UserError
 from selfplay.interfaces import Weights
@@ -26,7 +27,7 @@ from selfplay.learn.recompute import recompute_layers
 if TYPE_CHECKING:
     from peft import LoraConfig, LoraModel
 
-ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # The adapter that training started from, frozen.
 START = "start"
 # That of a second model, which says what states are worth.
@@ -47,8 +48,10 @@ class AdapterPolicy:
         Raises UserError if the configuration does not fit the model.
         """
         self.model = model
+        _check_targets(model, config.target_modules)
         self._config = config
         self._config.base_model_name_or_path = base_name
+        self._config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
         self._layers: LoraModel | None = None
         self._has_start = False
         self._speaking: str | None = ADAPTER
@@ -121,6 +124,9 @@ class AdapterPolicy:
         if bool(state) != self._has_start:
             raise UserError(f"checkpoint {folder} was started from {'an' if state else 'no'} adapter, and this is not")
         needed = self.stored(ADAPTER)
+        alpha = read_config(folder).lora_alpha
+        if alpha != self._config.lora_alpha:
+            raise UserError(f"checkpoint {folder} has lora.alpha={alpha}, and this learner {self._config.lora_alpha}")
         tensors = fitting(read_tensors(folder / ADAPTER_FILE), needed, folder)
         start = fitting(state, needed, folder) if state else {}
         return {**_prefixed(tensors, ADAPTER), **_prefixed(start, START)}
@@ -146,7 +152,6 @@ class AdapterPolicy:
         except ValueError as error:
             raise UserError(f"lora.targets={self._config.target_modules}: {error}") from error
         self.model.eval()
-        _check_layers(self.model)
 
     def _named(self, adapter: str) -> dict[str, Tensor]:
         """Return an adapter's factors by their names in peft's files."""
@@ -200,7 +205,12 @@ def read_config(folder: Path) -> LoraConfig:
     """Return the form of a stored adapter.  Raises UserError if it is not one that can be trained on here."""
     from peft import LoraConfig, PeftConfig
 
-    config = PeftConfig.from_pretrained(str(folder))
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"checkpoint {folder} has no {CONFIG_FILE}, so it holds no adapter")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"checkpoint {folder}: {CONFIG_FILE} cannot be read: {error}") from error
     if not isinstance(config, LoraConfig):
         raise UserError(f"adapter {folder} is of type {config.peft_type}; only LoRA adapters can be trained on")
     for name in UNSUPPORTED:
@@ -211,11 +221,12 @@ def read_config(folder: Path) -> LoraConfig:
     return config
 
 
-def _check_layers(model: PreTrainedModel) -> None:
+def _check_targets(model: PreTrainedModel, targets: Collection[str] | str | None) -> None:
+    """Refuse embeddings and the output layer, which is often the same matrix: the reference's head is the policy's."""
+    words = (model.get_input_embeddings(), model.get_output_embeddings())
     for name, module in model.named_modules():
-        if len(getattr(module, "lora_embedding_A", ())) or (
-            len(getattr(module, "lora_A", ())) and module is model.get_output_embeddings()
-        ):
+        is_meant = not isinstance(targets, str) and any(f".{name}".endswith(f".{target}") for target in targets or ())
+        if is_meant and module in words:
             raise UserError(f"lora.targets: {name!r} is an embedding or the output layer, which adapters leave alone")
 
 

@@ -148,7 +148,15 @@ def resolve(settings_class: type[SettingsT], words: Sequence[str], *, under: Sou
     written: dict[str, Any] = {}
     for key, text in pairs:
         _put(settings_class, written, key, text)
-    return _validate(settings_class, _merge(settings_class, tree, written))
+    return _validate(settings_class, _merge(settings_class, {**_free_defaults(settings_class), **tree}, written))
+
+
+def _free_defaults(settings_class: type[Settings]) -> dict[str, Any]:
+    """Return the defaults of the groups whose keys are free: a word such as `rewards.NAME=1` adds to them."""
+    fields = settings_class.model_fields
+    free = {name: field.default for name, field in fields.items() if get_origin(field.annotation) is dict}
+    dumped = settings_class.model_construct(**free).model_dump(include=set(free)) if free else {}
+    return {fields[name].alias or name: value for name, value in dumped.items()}
 
 
 def to_yaml(settings: Settings) -> str:

@@ -133,5 +133,5 @@ def test_doctor_without_disk_reports_it_and_offers_the_tiny_model(capsys, monkey
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
         "problem   smollm2-135m needs 1000000000.0 GB of disk while it is prepared",
-        "next      selfplay play preset=tiny",
+        "next      selfplay train preset=tiny",
     ]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Turn
-from selfplay.experience import NO_TURN, by_length, pad, trace
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
+from selfplay.experience import NO_TURN, by_length, pad, padded_rows, rows_of, trace
 
 DONE = Outcome(status="terminated", reason="turn_limit")
 
@@ -104,3 +104,42 @@ def test_by_length_bounds_the_padded_size_and_loses_nobody():
     [long, short] = trace(scored(MIRROR, [1.0, 1.0, 1.0]))  # 7 and 4 tokens
     batches = list(by_length([long, short, short, long, short], max_tokens=12))
     assert [[t.num_tokens for t in batch] for batch in batches] == [[4, 4, 4], [7], [7]]
+
+
+def test_parts_go_where_the_rewards_go_and_only_those_that_have_a_weight():
+    parts = {
+        "question": Scores(values=np.array([1.0, 0.5, np.nan], np.float32)),
+        "length": Scores(values=np.array([9.0, 9.0, 9.0], np.float32)),
+    }
+    played = replace(scored(MIRROR, [0.5, 1.0, 0.0]), parts=parts)
+    first, second = trace(played, weights={"question": 0.2, "absent": 1.0})
+    assert {name: part.tolist() for name, part in first.parts.items()} == {"question": [0, 0, 0, 1.0, 0, 0, 0]}
+    assert second.parts["question"].tolist() == [0, 0, 0, 0.5]
+    batch = pad([first, second])
+    assert batch.parts["question"].tolist() == [[0, 0, 0, 1.0, 0, 0, 0], [0, 0, 0, 0.5, 0, 0, 0]]
+    assert batch.weights == {"question": 0.2, "absent": 1.0}
+    assert trace(played)[0].parts == {}
+
+
+def test_frozen_partners_turns_in_a_shared_stream_carry_no_reward_and_are_not_acted():
+    turns = [turn("a", "shared", [1], [2]), turn("b", "shared", [3], [4, 5])]
+    players = {"a": player(), "b": player(trained=False)}
+    [trajectory] = trace(scored(turns, [0.25, 0.75], view="shared", players=players))
+    assert trajectory.acted.tolist() == [False, True, False, False, False]
+    assert trajectory.rewards.tolist() == [0, 0.25, 0, 0, 0]
+
+
+def test_rows_of_a_batch_keep_its_counts_and_can_lose_columns_that_are_padding():
+    batch = pad(trace(scored(MIRROR, [0.5, 1.0, 0.0]), weights={}))
+    short = rows_of(batch, [1], trimmed=True)
+    assert short.tokens.tolist() == [[5, 6, 7, 8]]
+    assert rows_of(batch, [1]).tokens.shape == (1, 7)
+    assert (short.num_acted, short.num_conversations) == (5, 1)
+
+
+def test_padded_rows_deal_lengths_over_the_minibatches():
+    long, short = trace(scored(MIRROR, [1.0, 1.0, 1.0]))  # 7 and 4 tokens
+    rows = [long, short, long, short]
+    assert padded_rows(rows, num_minibatches=1, max_tokens=14) == [[[1, 3], [0, 2]]]
+    assert padded_rows(rows, num_minibatches=2, max_tokens=14) == [[[1, 0]], [[3, 2]]]
+    assert padded_rows(rows, num_minibatches=9, max_tokens=1) == [[[1]], [[3]], [[0]], [[2]]]

@@ -132,3 +132,30 @@ def test_policy_that_ascends_the_controlled_objective_reaches_its_closed_form():
     assert 0.5 * (logits.softmax(-1) - optimum).abs().sum() < 1e-4
     best = coefficient * math.log((reference.softmax(-1) * (rewards / coefficient).exp()).sum())
     assert objective.item() == pytest.approx(best, abs=1e-6)
+
+
+def ascend(rewards: Tensor, reference: Tensor, coefficient: float, *, start: Tensor) -> Tensor:
+    """The logits that ascending the controlled objective ends at."""
+    logits = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(1500):
+        loss = coefficient * full_divergence(logits, reference) - (logits.softmax(-1) * rewards).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return logits.detach()
+
+
+def test_without_a_reward_the_policy_returns_to_the_reference():
+    found = ascend(torch.zeros(3, dtype=torch.float64), REFERENCE, 0.5, start=POLICY)
+    torch.testing.assert_close(found.softmax(-1), REFERENCE.softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_a_larger_coefficient_gives_a_smaller_divergence():
+    rewards = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64)
+    measured = [
+        full_divergence(ascend(rewards, REFERENCE, coefficient, start=REFERENCE), REFERENCE).item()
+        for coefficient in (0.1, 0.3, 1.0, 3.0)
+    ]
+    assert measured == sorted(measured, reverse=True)
+    assert measured[0] > 10 * measured[-1]

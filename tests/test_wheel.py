@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rewards import REWARDS
+from selfplay.config import preset_names
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "selfplay", "envs", "rewards")
 
@@ -37,7 +40,8 @@ def test_an_installed_wheel_lists_what_there_is_and_plays_from_another_folder(tm
     command, environment = [str(site / "bin" / "selfplay"), "list"], {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
-    assert names == ["chitchat", "smollm2-135m", "tiny", "chat", "tiny"], done.stderr
+    kinds = (["chitchat"], ["smollm2-135m", "tiny"], preset_names(), list(REWARDS))
+    assert names == [name for kind in kinds for name in kind], done.stderr
 
     words = ["play", "model=tiny", "conversations=1", "env.max_turns=2", "sampling.max_new_tokens=4", "out=chat"]
     played = subprocess.run(

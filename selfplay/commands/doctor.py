@@ -84,8 +84,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
 
 def _next_command(report: dict[str, Any]) -> str:
     if not all(report["models_ready"].values()) and report["problems"]:
-        return f"{program_name()} play preset=tiny"
-    return f"{program_name()} play"
+        return f"{program_name()} train preset=tiny"
+    return f"{program_name()} train"
 
 
 def _compute() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.live import open_screen
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine, program_name
-from selfplay.config import complete_spec, read_config, resolve, to_yaml
+from selfplay.config import PluginSpec, complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
 from selfplay.plugins import source_file
@@ -137,8 +137,10 @@ def _open(
         folder = find_run(resumed, settings.runs)
         return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command)
     training = TrainingRun.create(settings, env=env, rewards=rewards, command=command)
-    rewards_by_kind = {f"reward {name}": spec for name, spec in settings.rewards.items()}
-    for kind, spec in {"env": settings.env, **rewards_by_kind}.items():
+    specs = {"env": settings.env}
+    for name, reward in settings.rewards.items():
+        specs[f"reward {name}"] = PluginSpec(name=reward.name or name)
+    for kind, spec in specs.items():
         source = source_file(spec)
         if source is not None:
             training.writer.keep_source(kind, source.read_bytes())

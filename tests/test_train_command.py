@@ -1,0 +1,150 @@
+"""`train` as it is typed."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfplay.commands import main
+from selfplay.store import RunReader
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["preset=tiny", "cluster=local", "conversations=4", "evaluation.conversations=4"]
+REWARD = """
+from selfplay import reward_function
+
+
+@reward_function(range=(0, 1))
+def short(conversation):
+    return [1 / max(1, len(turn.text)) for turn in conversation.turns]
+"""
+
+
+def settings_of(capsys, *words):
+    assert main(["train", *words, "--dry-run"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_r_replaces_the_rewards_of_the_preset_and_keeps_their_settings(capsys):
+    settings = settings_of(capsys, "-r", "question=0.5", "-r", "sentiment=2", "rewards.question.form=way_off_policy")
+    assert settings["rewards"] == {
+        "question": {"name": "", "weight": 0.5, "form": "way_off_policy"},
+        "sentiment": {"name": "", "weight": 2.0},
+    }
+
+
+def test_a_word_changes_one_reward_and_keeps_the_others(capsys):
+    rewards = settings_of(capsys, "rewards.sentiment=0.5")["rewards"]
+    assert {name: spec["weight"] for name, spec in rewards.items()} == {
+        "question": 1.0,
+        "utterance_repetition": 0.1,
+        "conversation_repetition": 0.1,
+        "sentiment": 0.5,
+    }
+
+
+def test_what_dry_run_prints_can_be_fed_back(tmp_path, capsys):
+    settings = settings_of(capsys, "preset=vhrl", "seed=3")
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    assert settings_of(capsys, f"config={file}") == settings
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-r", "question=abc"], "error: -r question=abc: the weight must be a number\n"),
+        (["-r", "question"], "error: -r question: expected a reward and its weight, as in -r question=0.5\n"),
+        (["resume="], "error: resume= needs a run: a path, or a name under runs/\n"),
+        (["players.host=scripted", "players.guest=scripted"], "error: players: every role of env chitchat is taken"),
+        (["players.host=human"], "error: players.host=human: a person plays with `play`"),
+        (["resume=x", "learner.gamma=0.5"], "error: learner.gamma: a run that goes on keeps what it computes"),
+        (["resume=x", "-r", "question=1"], "error: -r question: a run that goes on keeps what it computes"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_makes_no_run(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_play_eval_and_go_on_with_a_reward_from_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(REWARD)
+    assert main(["train", *SMALL, "steps=2", "out=runs/first", "-r", "mine.py:short=1"]) == 0
+    said = capsys.readouterr().out
+    assert "held out" in said
+    assert "play model=first players.guest=human" in said
+    assert RunReader("runs/first").manifest["sources"]["reward mine.py:short"].startswith("sha256:")
+    assert main(["play", "model=first@2", "conversations=1", "out=talk", "sampling.max_new_tokens=4"]) == 0
+    assert main(["eval", "first", "conversations=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["num_scenarios"] <= 3
+    assert main(["train", "resume=first", "steps=3"]) == 0
+    assert [line["step"] for line in RunReader("runs/first").metrics()] == [0, 1, 2]
+
+
+def test_json_is_all_that_stdout_gets(tmp_path, capsys):
+    assert main(["train", *SMALL, "steps=1", f"out={tmp_path / 'run'}", "--json"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert (result["version"], result["stopped"]) == (1, False)
+    assert set(result["comparison"]["metrics"]) >= {"reward/per_conversation", "kl/per_token_nats"}
+
+
+def on_a_terminal(command, *, until, timeout_seconds=120.0):
+    """Run a command on a pseudo-terminal, press Ctrl-C once its output matches; return (output, status)."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    seen, is_pressed, deadline = b"", False, time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        try:
+            seen += os.read(terminal, 65536)
+        except OSError:  # the terminal's other end has gone
+            break
+        if not is_pressed and re.search(until, seen):
+            is_pressed = True
+            os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    return seen.decode(errors="replace"), os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("cluster", ["local", "ray"])
+def test_ctrl_c_ends_with_a_checkpoint_and_resume_goes_on(tmp_path, cluster):
+    run = tmp_path / "run"
+    words = [*SMALL, f"cluster={cluster}", "steps=4000", "evaluation.conversations=0", f"out={run}"]
+    said, status = on_a_terminal([sys.executable, str(ROOT / "run.py"), "train", *words], until=rb"step \D*[3-9]\b")
+    assert status == 130, said[-2000:]
+    assert "Traceback" not in said
+    reader = RunReader(run)
+    done = [line["step"] for line in reader.metrics()]
+    assert reader.manifest["status"] == "interrupted"
+    newest = json.loads((run / "checkpoints/latest.json").read_text())["version"]
+    assert newest == len(done)
+    again = [sys.executable, str(ROOT / "run.py"), "train", f"resume={run}", f"steps={newest + 1}", "cluster=local"]
+    subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
+    assert [line["step"] for line in RunReader(run).metrics()] == list(range(newest + 1))
+
+
+@pytest.mark.slow
+def test_sigterm_ends_as_ctrl_c_does(tmp_path):
+    run = tmp_path / "run"
+    words = [*SMALL, "steps=4000", "evaluation.conversations=0", f"out={run}"]
+    process = subprocess.Popen([sys.executable, str(ROOT / "run.py"), "train", *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    assert (run / "checkpoints/latest.json").is_file()

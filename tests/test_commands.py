@@ -123,7 +123,7 @@ def test_doctor_names_the_cache_and_the_next_command(capsys, monkeypatch, tmp_pa
     report = json.loads(capsys.readouterr().out)
     assert report["cache"] == str(tmp_path / "not" / "yet")
     assert report["models_ready"] == {"smollm2-135m": False, "tiny": True}
-    assert report["next"].split()[-1] == "play"
+    assert report["next"].split()[-1] == "train"
 
 
 def test_doctor_without_disk_reports_it_and_offers_the_tiny_model(capsys, monkeypatch, tmp_path):

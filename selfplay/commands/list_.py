@@ -49,16 +49,17 @@ def run(line: CommandLine) -> int:
     for kind, rows in listed.items():
         if len(listed) > 1:
             print(f"{kind}:")
+        width = max(14, *(len(row["name"]) + 2 for row in rows))
         for row in rows:
-            _print_row(row)
+            _print_row(row, width=width)
     return 0
 
 
-def _print_row(row: Mapping[str, Any]) -> None:
+def _print_row(row: Mapping[str, Any], *, width: int) -> None:
     state = "" if "ready" not in row else " [ready]" if row["ready"] else " [not fetched yet]"
-    print(f"  {row['name']:<14}{row['summary']}{state}")
+    print(f"  {row['name']:<{width}}{row['summary']}{state}")
     if row.get("settings"):
-        print(f"{'':16}settings: {', '.join('env.' + name for name in row['settings'])}")
+        print(f"{'':{width + 2}}settings: {', '.join('env.' + name for name in row['settings'])}")
 
 
 def _envs() -> list[dict[str, Any]]:

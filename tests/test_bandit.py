@@ -24,7 +24,7 @@ def learner_of(*, kl: dict[str, Any] | None = None, **learner: Any) -> Learner:
     settings = {
         "model": "tiny:2",
         "learner": {"method": "full", "learning_rate": 1e-2, **learner},
-        "kl": kl or {"controller": "off"},
+        "kl": {"controller": "fixed", **kl} if kl else {"controller": "off"},
     }
     return build_learner(load("tiny:2", device="cpu"), TrainSettings.model_validate(settings))
 

@@ -65,7 +65,7 @@ class LearnerGroup(Settings):
     max_gradient_norm: float = Field(default=1.0, gt=0)  # of all parameters together
     epochs: int = Field(default=1, ge=1)  # passes over a batch
     minibatches: int = Field(default=1, ge=1)  # optimizer steps a pass
-    tokens_per_microbatch: int = Field(default=1024, ge=1)  # padded tokens whose activations exist at once
+    tokens_per_microbatch: int = Field(default=512, ge=1)  # tokens whose activations exist at once
     gradient_checkpointing: bool = False  # less memory, a third more time
     baseline: Literal["algorithm", "none", "batch", "group_mean", "leave_one_out", "role_average"] = "algorithm"
     scale: Literal["algorithm", "none", "batch", "group"] = "batch"  # what advantages are divided by

@@ -214,3 +214,11 @@ def test_what_ppo_cannot_be_combined_with_is_refused(wrong: dict[str, Any]):
     [name] = wrong
     with pytest.raises(UserError, match=f"learner.{name}="):
         build_algorithm(settings_of(algorithm="ppo", **wrong))
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "full"}, {"algorithm": "ppo", "method": "full"}], ids=str)
+def test_gradient_does_not_depend_on_how_streams_are_packed(changes: dict[str, Any]):
+    whole = learner_of(**{**changes, "tokens_per_microbatch": 10_000}).step(rows()).metrics
+    single = learner_of(**{**changes, "tokens_per_microbatch": 1}).step(rows()).metrics
+    for name in ("learn/gradient_norm", "loss/policy", "entropy/per_token_nats"):
+        assert whole[name] == pytest.approx(single[name], rel=1e-4, abs=1e-6), name

@@ -105,6 +105,64 @@ def test_role_average_is_kept_in_the_state():
     assert state["role_averages"]["0"] == pytest.approx(average)
 
 
+def with_parts(batch: Batch, weights: dict[str, float]) -> Batch:
+    """Parts: the rewards themselves, and 1 on every acted turn."""
+    talk = torch.zeros_like(batch.rewards)
+    talk[[0, 0, 1, 2, 2, 3, 3], [4, 7, 3, 1, 4, 1, 4]] = 1.0
+    return replace(batch, parts={"question": batch.rewards, "talk": talk}, weights=weights)
+
+
+def test_normalised_parts_are_standardised_over_turns_then_weighted():
+    rule = Reinforce(baseline="none", returns="normalised_parts")
+    batch = with_parts(sample_batch(), {"question": 0.5, "talk": 0.0})
+    prepared, _ = rule.prepare(batch, rule.initial_state())
+    # Returns of the seven turns: 1.5 .5 0 .6 .3 .6 .3; mean 3.8 / 7, mean square 3.4 / 7.
+    mean = 3.8 / 7
+    deviation = (3.4 / 7 - mean**2) ** 0.5
+    assert prepared.advantages[0, 2].item() == pytest.approx(0.5 * (1.5 - mean) / deviation, rel=1e-5)
+    assert prepared.advantages[1, 2].item() == pytest.approx(0.5 * (0.0 - mean) / deviation, rel=1e-5)
+
+
+def test_constant_part_adds_nothing_when_normalised():
+    rule = Reinforce(baseline="none", returns="normalised_parts", gamma=0.0)
+    alone = with_parts(sample_batch(), {"question": 0.5})
+    both = with_parts(sample_batch(), {"question": 0.5, "talk": 9.0})
+    first, second = (rule.prepare(batch, rule.initial_state())[0].advantages for batch in (alone, both))
+    assert torch.equal(first, second)
+
+
+def test_parts_that_are_missing_are_named():
+    rule = Reinforce(returns="normalised_parts")
+    assert "parts" in rule.needs
+    batch = replace(sample_batch(), weights={"sentiment": 0.3})
+    with pytest.raises(ValueError, match="no part 'sentiment'"):
+        rule.prepare(batch, rule.initial_state())
+    with pytest.raises(ValueError, match="no weights"):
+        rule.prepare(replace(sample_batch(), weights={}), rule.initial_state())
+
+
+def test_partners_turns_in_a_shared_stream_have_no_gradient_even_if_it_acted_elsewhere():
+    batch = sample_batch()
+    partner = torch.zeros_like(batch.acted)
+    partner[0, 6:] = True  # the second turn of the first row is a frozen partner's
+    batch = replace(batch, acted=batch.acted & ~partner, role_index=batch.role_index + partner.long())
+    rule = Reinforce(baseline="batch", kl=FixedKL(coefficient=1.0), entropy_bonus=0.1)
+    prepared, _ = rule.prepare(batch, rule.initial_state())
+    outputs = outputs_of(prepared)
+    rule.loss(outputs, prepared).value.backward()
+    assert outputs.logprobs.grad[0, 6:].tolist() == [0.0, 0.0]
+    assert outputs.logprobs.grad[0, 2:5].abs().min() > 0
+
+
+def test_table_of_tokens_has_a_step_for_each_own_token():
+    batch = sample_batch()
+    table = TurnTable.of_tokens(batch)
+    assert table.exists.sum(dim=1).tolist() == [5, 2, 2, 2]
+    places = torch.arange(8).expand(4, -1)
+    assert table.first(places)[0].tolist() == [2, 3, 4, 6, 7]
+    assert TurnTable.of(batch).first(places)[0].tolist() == [2, 6]
+
+
 def test_divergence_where_it_controls_nothing_is_refused():
     with pytest.raises(UserError, match="nothing would be controlled"):
         Reinforce(kl_place="loss", kl_estimator="k1")

@@ -103,7 +103,9 @@ def build_policy(loaded: LoadedModel, settings: TrainSettings, *, base_name: str
     """Return the policy to train; base_name: where its adapter finds the model without it."""
     model, adapter = loaded.model, loaded.adapter
     model.requires_grad_(False)
-    pack_attention(model)
+    if model.device.type == "cpu":
+        # On a GPU a call for every stream costs more than padding.
+        pack_attention(model)
     if settings.learner.method == "full":
         if adapter is not None:
             merge_adapter(model, adapter)

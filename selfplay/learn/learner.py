@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class LearnerSettings:
     temperature: float = 1.0  # the one that conversations are sampled at
     epochs: int = 1  # passes over a batch
     minibatches: int = 1  # optimizer steps a pass
-    tokens_per_microbatch: int = 2048  # padded tokens whose activations exist at once
+    tokens_per_microbatch: int = 2048  # whose activations exist at once: of a flat row, or with padding
 
 
 class Learner:
@@ -63,7 +64,7 @@ class Learner:
         Raises UserError if nothing would be trained.
         """
         self.version = 0
-        self.state: Mapping[str, object] = algorithm.initial_state()
+        self.state: Mapping[str, Any] = algorithm.initial_state()
         self._policy = policy
         self._algorithm = algorithm
         self._settings = settings
@@ -106,7 +107,7 @@ class Learner:
                 self._optimize(moved, minibatch, states, tally)
         metrics = {**self._metrics(prepared, tally), **divergence_metrics(prepared, kept)}
         metrics["learn/tokens"] = float(sum(trajectory.num_tokens for trajectory in kept))
-        metrics["kl/coefficient"] = float(str(self.state.get("kl_coefficient", 0.0)))
+        metrics["kl/coefficient"] = float(self.state.get("kl_coefficient", 0.0))
         self.version, self.state = self.version + 1, state
         return Update(version=self.version, metrics=metrics, notes=notes(prepared, kept))
 
@@ -193,6 +194,8 @@ class Learner:
                     f"learner.learning_rate={self._settings.learning_rate}"
                 )
         self._optimizer.step()
+        # Gradients as large as the model would only wait while the next conversations are played.
+        self._optimizer.zero_grad(set_to_none=True)
         tally.add("steps", 1.0)
 
     def _part(self, batch: Batch, rows: Rows) -> Batch:

@@ -147,7 +147,7 @@ class TrainingRun:
         newest = checkpoint.newest(folder)
         if newest is None:
             raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
-        version = checkpoint.version_of(newest)
+        version = checkpoint.check(newest).version
         is_evaluated = (folder / EVALUATION).is_file() or not settings.evaluation.conversations
         if version >= settings.steps and is_evaluated:
             raise UserError(f"run {folder} has made its {version} updates; for more say steps={2 * version}")

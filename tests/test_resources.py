@@ -50,6 +50,19 @@ def test_on_several_machines_an_actor_has_the_threads_it_reserves():
     assert (several.play.threads, several.learner.threads, several.learner.gpus) == (4, 8, 1)
 
 
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+def test_the_gpus_of_one_machine_are_shared_where_nobody_was_given_any(gpus):
+    shared = lay_out(TrainSettings(), cores=16, gpus=gpus, is_one_machine=True, has_slow_rewards=False)
+    check_room(shared.asks, [{"CPU": 16.0, "GPU": float(gpus)}])
+    assert {1: (0.5, 0.12), 2: (1.0, 0.25), 4: (1.0, 0.75)}[gpus] == (shared.learner.gpus, shared.play.gpus)
+    assert (shared.play.device("auto"), shared.play.device("cpu")) == ("cuda", "cpu")
+
+
+def test_who_reserves_no_gpu_keeps_off_it():
+    several = layout(32, is_one_machine=False, learner_gpus=1)
+    assert (several.learner.device("auto"), several.play.device("auto")) == ("cuda", "cpu")
+
+
 def test_check_room_names_the_exact_shortfall():
     asks = [Ask(kind="learner", count=1, cpus=2), Ask(kind="play worker", count=4, cpus=2)]
     with pytest.raises(UserError, match=r"has 4 CPUs and this run asks for 10 .*4 play workers x 2.*: 6 too few"):

@@ -59,7 +59,7 @@ class PlayWorker:
         self._plan = plan
         self._players: dict[str, Player] = {}
         self._engine: TokenGenerator | None = None
-        self._first_state: Mapping[str, Tensor] = {}  # the weights that adapters add to
+        self._first_state: Mapping[str, Tensor] = {}  # the weights that adapters add to; without any, a sample of them
 
     def start(self) -> Mapping[str, Any]:
         """Load the models and return what the manifest records of them.  Raises UserError if one cannot be had."""
@@ -88,11 +88,14 @@ class PlayWorker:
         """Let the policy answer with these weights in all conversations that begin from now on."""
         if self._engine is None:
             return
-        if weights.adapter_scale is not None:
-            from selfplay.learn.adapters import merged
+        from selfplay.learn.adapters import merged
 
-            weights = Weights(version=weights.version, state=merged(self._first_state, weights))
-        self._engine.load(LEARNER, weights)
+        where = self._first_state[next(iter(self._first_state))]
+        # The learner's numbers are float32 in main memory; a policy that plays on a GPU has others.
+        state = {
+            name: tensor.to(where.device, where.dtype) for name, tensor in merged(self._first_state, weights).items()
+        }
+        self._engine.load(LEARNER, Weights(version=weights.version, state=state))
         self._players[LEARNER] = replace(self._players[LEARNER], version=weights.version)
 
     def play(self, matches: Sequence[Match]) -> Iterator[Played]:
@@ -121,8 +124,9 @@ class PlayWorker:
                 trained=policy == LEARNER,
                 sampling=plan.sampling,
             )
-        if plan.uses_adapters:
-            self._first_state = loaded.model.state_dict()
+        state = loaded.model.state_dict()
+        first = next(iter(state))
+        self._first_state = state if plan.uses_adapters else {first: state[first][:0]}
         self.facts["start_weights"] = models.fingerprint(loaded)
         self.facts["tokenizers"] = {loaded.name: tokenizer_hash(loaded)}
         self.facts.update(models.compute_of(device=plan.device, dtype=plan.dtype))

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 MAX_LOSSES = 3  # of one block: what kills three workers will kill the fourth
+CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 1.0  # between looks at whether anything has died or been asked for
 PACKAGES = ("selfplay", "envs", "rewards")  # what other machines get of us: no run, no cache, no repository
 EXCLUDED = ("__pycache__", "*.pyc")
@@ -244,19 +246,22 @@ class RayCluster:
         cores = models.num_cores() if self._is_own_ray else int(max(node.get("CPU", 1) for node in nodes))
         is_one = len(nodes) == 1
         has_slow = any(weighted.is_slow for weighted in self._rewards)
-        layout = lay_out(settings, cores=cores, is_one_machine=is_one, has_slow_rewards=has_slow)
+        gpus = max(node.get("GPU", 0.0) for node in nodes)
+        layout = lay_out(settings, cores=cores, gpus=gpus, is_one_machine=is_one, has_slow_rewards=has_slow)
         check_room(layout.asks, nodes)
         self._layout: Layout = layout
         for plugin in (plan.env, *(weighted.reward for weighted in self._rewards)):
             make_portable(plugin)
         if not is_one:
             model = model.with_contents(put=ray.put, fetch=ray.get)
-        self._plan = Sent.of(replace(plan, model=model, threads=layout.play.threads))
+        device = layout.play.device(settings.engine.device)
+        self._plan = Sent.of(replace(plan, model=model, threads=layout.play.threads, device=device))
         self._slow_rewards = Sent.of(self._slow)
         self._block_size = settings.block_size or _share(settings, layout.play.count)
         self._node = str(ray.get_runtime_context().get_node_id())
+        engine = settings.engine.model_copy(update={"device": layout.learner.device(settings.engine.device)})
         self._learner = _place(_LearnerActor, layout.learner, near=self._node).remote(
-            settings, model, layout.learner.threads, run
+            settings.model_copy(update={"engine": engine}), model, layout.learner.threads, run
         )
         self._weights: tuple[int, list[Any], float | None] | None = None
         self._pending: deque[_Block] = deque()
@@ -524,6 +529,7 @@ def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
 
 
 def _join(address: str, say: Callable[[str], None]) -> None:
+    _check_address(address)
     say(f"joining the Ray cluster at {address}")
     packages = [str(_folder_of(name)) for name in PACKAGES]
     environment = {"py_modules": packages, "excludes": list(EXCLUDED)}
@@ -534,6 +540,19 @@ def _join(address: str, say: Callable[[str], None]) -> None:
             f"ray.address={address}: there is no Ray cluster to join ({_essence(error)}); one that is protected by a "
             "token wants RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN here too"
         ) from error
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError if nobody answers at HOST:PORT: Ray itself would wait for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"ray.address={address}: must be auto, or HOST:PORT such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"ray.address={address}: nobody answers there: {error}") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ class Ask:
     gpus: float = 0.0
     threads: int = 1  # of torch
 
+    def device(self, chosen: str) -> str:
+        """Return the torch device of such an actor: who reserves no GPU keeps off it, unless the user chose one."""
+        return chosen if chosen != "auto" else "cuda" if self.gpus else "cpu"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -37,12 +42,16 @@ class Layout:
         return tuple(ask for ask in (self.learner, self.play, self.reward) if ask.count)
 
 
-def lay_out(settings: TrainSettings, *, cores: int, is_one_machine: bool, has_slow_rewards: bool) -> Layout:
+def lay_out(
+    settings: TrainSettings, *, cores: int, gpus: float = 0, is_one_machine: bool, has_slow_rewards: bool
+) -> Layout:
     """Return who reserves what.
 
     On one machine the actors share its cores: with max_staleness=0 playing and learning take turns, so each may use
-    all cores and reserves half of them; above 0 they work at the same time, so the threads are divided.  On several
-    machines each actor has as many threads as it reserves CPUs.
+    all cores and reserves half of them; above 0 they work at the same time, so the threads are divided.  Its GPUs,
+    where the settings give nobody any, are shared too: with one, learner and players have half each; with more, the
+    learner has one and the players the others.  On several machines each actor has what the settings say, and as many
+    threads as it reserves CPUs.
     """
     ray = settings.ray
     workers = ray.play_workers or (1 if cores < FEW_CORES else cores // CORES_PER_PLAY_WORKER)
@@ -55,19 +64,23 @@ def lay_out(settings: TrainSettings, *, cores: int, is_one_machine: bool, has_sl
         for_playing = max(1, (cores if takes_turns else cores - for_learning) // workers)
     else:
         for_learning, for_playing = max(1, int(learner_cpus)), max(1, int(play_cpus))
+    learner_gpus, play_gpus = ray.learner_gpus, ray.play_gpus
+    if is_one_machine and gpus and not (learner_gpus or play_gpus) and settings.engine.device == "auto":
+        learner_gpus = 0.5 if gpus < 2 else 1.0
+        play_gpus = _whole((gpus - learner_gpus) / workers)
     fixed = settings.engine.threads
     num_reward = ray.reward_workers or (1 if has_slow_rewards else 0)
     return Layout(
-        play=Ask(kind="play worker", count=workers, cpus=play_cpus, gpus=ray.play_gpus, threads=fixed or for_playing),
-        learner=Ask(kind="learner", count=1, cpus=learner_cpus, gpus=ray.learner_gpus, threads=fixed or for_learning),
+        play=Ask(kind="play worker", count=workers, cpus=play_cpus, gpus=play_gpus, threads=fixed or for_playing),
+        learner=Ask(kind="learner", count=1, cpus=learner_cpus, gpus=learner_gpus, threads=fixed or for_learning),
         # A reward worker waits most of the time: it reserves nothing, and must not take a core from the others.
         reward=Ask(kind="reward worker", count=num_reward, cpus=0.0),
     )
 
 
 def _whole(cpus: float) -> float:
-    """Return what Ray accepts: above 1, whole numbers only."""
-    return float(int(cpus)) if cpus >= 1 else round(cpus, 2)
+    """Return what Ray accepts: above 1, whole numbers only; a part is rounded down, so that all parts fit."""
+    return float(int(cpus)) if cpus >= 1 else math.floor(cpus * 100) / 100
 
 
 def check_room(asks: Sequence[Ask], nodes: Sequence[Mapping[str, float]]) -> None:

@@ -56,7 +56,7 @@ class LoraSettings(Settings):
 class LearnerGroup(Settings):
     """How the policy is updated."""
 
-    algorithm: AlgorithmName = "rloo"
+    algorithm: AlgorithmName = "reinforce++"  # group mean, advantages of deviation 1, clipped ratio
     method: Method = "lora"  # lora: train adapters; full: train every parameter
     learning_rate: float = Field(default=4e-4, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "linear"  # linear and cosine fall to 0 at the last step
@@ -68,7 +68,7 @@ class LearnerGroup(Settings):
     tokens_per_microbatch: int = Field(default=512, ge=1)  # tokens whose activations exist at once
     gradient_checkpointing: bool = False  # less memory, a third more time
     baseline: Literal["algorithm", "none", "batch", "group_mean", "leave_one_out", "role_average"] = "algorithm"
-    scale: Literal["algorithm", "none", "batch", "group"] = "batch"  # what advantages are divided by
+    scale: Literal["algorithm", "none", "batch", "group"] = "algorithm"  # what advantages are divided by
     clip: float | None = Field(default=None, ge=0)  # PPO's range of the ratio; 0: no ratio; None: the algorithm's
     gamma: float = Field(default=1.0, ge=0, le=1)  # discount per own turn
     returns: Literal["sum", "normalised_parts"] = "sum"  # normalised_parts: VHRL's, each part standardised

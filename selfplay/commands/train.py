@@ -44,7 +44,7 @@ updates it while a KL penalty keeps it near where it started.  Ends with a table
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
   env=chitchat             which game; env.KEY=VALUE sets one of its settings
   partner=mirror           mirror: the policy on both sides; frozen: against the policy before training
-  learner.algorithm=rloo   reinforce, rloo, grpo, dr_grpo, reinforce++, ppo; learner.method=lora or full
+  learner.algorithm=grpo   reinforce, rloo, grpo, dr_grpo, reinforce++ (default), ppo; learner.method=lora or full
   kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
   cluster=local            everything in this process; ray (default): actors; ray.address=auto joins a cluster
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)

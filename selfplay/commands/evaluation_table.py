@@ -72,7 +72,7 @@ def _note(comparison: Comparison) -> str:
 def _number(row: Difference, value: float) -> str:
     if not math.isfinite(value):
         return "-"
-    return f"{value:.0%}" if row.name in SHARES else f"{value:.3f}"
+    return f"{value:z.0%}" if row.name in SHARES else f"{value:z.3f}"
 
 
 def _signed(row: Difference, value: float) -> str:

@@ -78,10 +78,16 @@ class Batch:
     kl_coefficient: float = 0.0  # what a divergence in the loss is multiplied by
 
 
-def trace(scored: ScoredConversation, *, weights: Mapping[str, float] | None = None) -> list[Trajectory]:
+def trace(
+    scored: ScoredConversation,
+    *,
+    weights: Mapping[str, float] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> list[Trajectory]:
     """Return a trajectory for every stream in which a trained player spoke.
 
-    weights: reward name -> weight; their parts go along with the rewards, for returns that are normalised by part.
+    weights: reward name -> weight; their parts go along with the rewards, for returns that are normalised by part,
+    clipped to the bounds in `ranges` as the total's are.
     A failed conversation gives none: it is stored, and never trained on.  Rewards that do not apply (NaN) count as 0.
     """
     conversation = scored.conversation
@@ -90,7 +96,12 @@ def trace(scored: ScoredConversation, *, weights: Mapping[str, float] | None = N
     trained = {player.label for player in conversation.players.values() if player.trained}
     turns = [(k, turn) for k, turn in enumerate(conversation.turns) if turn.player in trained and len(turn.said)]
     turns.sort(key=lambda item: (item[1].stream, item[1].player))
-    parts = {name: scored.parts[name].values for name in weights or {} if name in scored.parts}
+    bounds = ranges or {}
+    parts = {
+        name: np.clip(scored.parts[name].values, *bounds.get(name, (-np.inf, np.inf)))
+        for name in weights or {}
+        if name in scored.parts
+    }
     rows = {name: np.nan_to_num(values, nan=0.0) for name, values in {"": scored.rewards, **parts}.items()}
     return [
         replace(_trajectory(scored, list(group), rows), weights=dict(weights or {}))

@@ -191,6 +191,7 @@ class Update:
     version: int  # the version it made
     metrics: Mapping[str, float]  # by path; means over acted tokens unless the name says otherwise
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # conversation id -> what the learner found
+    warnings: tuple[str, ...] = ()  # what a person should know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

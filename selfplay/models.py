@@ -125,6 +125,14 @@ def folder_of(name: str, *, runs: Path = RUNS, say: Say = logger.info) -> Path |
     return Path(name).expanduser() if kind == "folder" else None
 
 
+def pinned(name: str, *, runs: Path = RUNS) -> str:
+    """Return a model's name with the step it means now: RUN alone is another policy when the run has gone on."""
+    if _kind(name, runs) != "run" or trained.AT_STEP.fullmatch(name):
+        return name
+    folder = trained.checkpoint_of(name, runs)
+    return name if folder is None else f"{name}@{checkpoint.version_of(folder)}"
+
+
 def prepare_base(name: str, run: Path) -> Path | None:
     """Write a model that is made in memory into RUN/base, once, so that plain peft finds what its adapters belong to.
 

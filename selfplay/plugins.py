@@ -85,6 +85,24 @@ def complete_spec(spec: PluginSpec, plugin: object) -> PluginSpec:
     return PluginSpec.model_validate({**settings, "name": spec.name})
 
 
+def spec_of(plugin: object) -> PluginSpec:
+    """Return a spec that names an object where it was written: its class and settings, or the object itself.
+
+    What was written in a script or at a prompt has a name too, but only there: it cannot be built again from it.
+    """
+    source = _attribute_of(plugin)
+    if source is not None:
+        return PluginSpec(name=f"{source[0].path}:{source[1]}")
+    module = sys.modules.get(type(plugin).__module__)
+    kind = type(plugin).__qualname__
+    is_function = getattr(plugin, "function", None) is not None
+    if is_function:
+        function = plugin.function  # type: ignore[attr-defined]  # just asked
+        return PluginSpec(name=f"{function.__module__}:{function.__qualname__}")
+    name = f"{getattr(module, '__name__', '__main__')}:{kind}"
+    return complete_spec(PluginSpec(name=name), plugin)
+
+
 def installed_plugins(kind: Literal["env", "reward"]) -> dict[str, object]:
     """Return the plug-ins that installed packages offer as entry points, by name."""
     return {name: _load_point(point, kind) for name, point in _entry_points(kind).items()}

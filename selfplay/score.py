@@ -8,6 +8,7 @@ Legend: K turns.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -97,17 +98,23 @@ def score(
 
 
 def parts_of(
-    conversations: Sequence[Conversation], rewards: Sequence[WeightedReward], *, timeout_seconds: float = NO_LIMIT
+    conversations: Sequence[Conversation],
+    rewards: Sequence[WeightedReward],
+    *,
+    timeout_seconds: float = NO_LIMIT,
+    timeouts: Counter[str] | None = None,
 ) -> list[Parts]:
     """Return what each reward says of each conversation, in order.
 
     Cheap rewards are asked about one conversation at a time, slow ones about all at once, those of a group about each
     group, those of a batch about everything.  `timeout_seconds` limits each such call; a reward that takes longer is
     not asked again about the same conversations, and after two calls that took too long about none of the rest.
+    timeouts: how often each has taken too long so far, counted on; None: this call stands alone.
     """
     _check_names(rewards)
+    counts: Counter[str] = Counter() if timeouts is None else timeouts
     playable = [i for i, conversation in enumerate(conversations) if not has_failed(conversation)]
-    found = [_Ask(weighted, conversations, timeout_seconds).all(playable) for weighted in rewards]
+    found = [_Ask(weighted, conversations, timeout_seconds, counts).all(playable) for weighted in rewards]
     return [
         Parts(
             scores={w.name: f.scores[i] for w, f in zip(rewards, found, strict=True) if i in f.scores},
@@ -149,10 +156,13 @@ def failed_share(scored: Sequence[ScoredConversation]) -> float:
 
 
 def check_failures(scored: Sequence[ScoredConversation], max_failed_share: float) -> None:
-    """Raise UserError, with the first error, if more conversations failed than may."""
-    if failed_share(scored) <= max_failed_share:
-        return
+    """Raise UserError, with the first error, if more conversations failed than may.
+
+    One alone stops nothing, however few a step has, unless the share is 0.
+    """
     failed = [one.conversation for one in scored if has_failed(one.conversation)]
+    if failed_share(scored) <= max_failed_share or (len(failed) == 1 and max_failed_share > 0):
+        return
     raise UserError(
         f"{len(failed)} of {len(scored)} conversations failed, more than max_failed_share={max_failed_share:g}; "
         f"the first, {failed[0].id}: {failed[0].error or 'no error was recorded'}"
@@ -173,7 +183,7 @@ class _Ask:
     weighted: WeightedReward
     conversations: Sequence[Conversation]
     timeout_seconds: float
-    num_timeouts: int = 0
+    timeouts: Counter[str]
     scores: dict[int, Scores] = field(default_factory=dict)  # index of the conversation -> what was said of it
     failures: dict[int, Failure] = field(default_factory=dict)
 
@@ -194,14 +204,14 @@ class _Ask:
         return [list(group) for _, group in groupby(sorted(playable, key=group_of), key=group_of)]
 
     def _ask(self, call: Sequence[int]) -> None:
-        if self.num_timeouts >= MAX_TIMEOUTS:
+        if self.timeouts[self.weighted.name] >= MAX_TIMEOUTS:
             self._fail(call, "timeout", f"was not asked: it took too long {MAX_TIMEOUTS} times before")
             return
         asked = [self.conversations[i] for i in call]
         try:
             scores: Any = call_within(self.timeout_seconds, self.weighted.reward.score, asked)
         except TimeLimitError:
-            self.num_timeouts += 1
+            self.timeouts[self.weighted.name] += 1
             self._fail(call, "timeout", f"took longer than {self.timeout_seconds:g} seconds")
             return
         except Exception as error:  # noqa: BLE001 (a reward may raise anything)

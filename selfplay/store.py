@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -175,6 +176,17 @@ class RunWriter:
         """Return what the manifest has under a name; None: nothing."""
         return self._manifest.get(name)
 
+    def write_config(self, config_yaml: str) -> None:
+        """Replace the run's configuration, as when it goes on with other settings; the old one is kept aside."""
+        before = RunReader(self.folder).config_text
+        if before == config_yaml:
+            return
+        resumed = self._manifest.get("resumed") or [{}]
+        aside = resumed[-1].get("aside")
+        if aside:
+            write_whole(self.folder / aside / CONFIG, before.encode("utf-8", "backslashreplace"))
+        write_whole(self.folder / CONFIG, config_yaml.encode("utf-8", "backslashreplace"))
+
     def add_to_manifest(self, values: Mapping[str, Any]) -> None:
         """Record what was not known when the run was created, such as the tokenizers' hashes."""
         self._manifest.update(values)
@@ -241,10 +253,15 @@ class RunWriter:
         finally:
             self._lock.release()
 
-    def discard(self) -> None:
-        """Take back a run in which nothing was stored: what `create` made goes, anything else stays."""
+    def discard(self, *, also: str = "") -> None:
+        """Take back a run in which nothing was stored: what `create` made goes, anything else stays.
+
+        also: a folder of the run that its owner made meanwhile.
+        """
         if self._counts or not self._made:
             return
+        if also and (self.folder / also).is_dir():
+            shutil.rmtree(self.folder / also, ignore_errors=True)
         self.close("failed")
         kept = [f"{SOURCES}/{digest.removeprefix('sha256:')}.py" for digest in self._manifest["sources"].values()]
         for name in (MANIFEST, CONFIG, *kept):

@@ -217,8 +217,7 @@ def _where_to_go_on(plan: Plan, cell: Cell) -> tuple[list[str], Path]:
     if runs and (runs[-1] / "evaluation.json").exists():
         return [], runs[-1]
     newest = checkpoint.newest(runs[-1]) if runs else None
-    # A run that made its last update and was not evaluated has nothing to go on with.
-    if newest is not None and checkpoint.version_of(newest) < plan.settings_of(cell).steps:
+    if newest is not None:
         return [f"resume={runs[-1]}", "cluster=local"], runs[-1]
     name = cell.name if not runs else f"{cell.name}-{len(runs) + 1}"
     run = plan.folder / "runs" / name

@@ -94,6 +94,8 @@ class KLGroup(Settings):
     @model_validator(mode="after")
     def _check(self) -> KLGroup:
         check_placement(self.place, self.estimator)
+        if self.controller == "adaptive" and self.coefficient == 0:
+            raise UserError("kl.coefficient=0 with kl.controller=adaptive never moves; start above 0, such as 0.1")
         return self
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from selfplay import checkpoint
+from selfplay import checkpoint, models
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.play_worker import PlayPlan
 from selfplay.config import to_yaml
@@ -19,13 +20,15 @@ from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
 from selfplay.interfaces import Cluster, Env, Sampling, Update
 from selfplay.metrics import Loggers, open_loggers, step_metrics
+from selfplay.plugins import spec_of
 from selfplay.score import WeightedReward
 from selfplay.store import RunWriter
 from selfplay.train import Stopped, train
-from selfplay.train_settings import TrainSettings
+from selfplay.train_settings import RewardSpec, TrainSettings
 from selfplay.whole_files import write_whole
 
 EVALUATION = "evaluation.json"
+BASE = "base"  # the start of a model without a folder, for its adapters
 
 
 class Screen(Protocol):
@@ -114,12 +117,18 @@ class TrainingRun:
         rewards: Sequence[WeightedReward],
         command: str = "",
         folder: Path | None = None,
+        is_described: bool = False,
     ) -> Self:
         """Make the run's folder; nothing heavy is loaded.
 
-        folder: None is settings.out, or else a new one under settings.runs.  Raises UserError if it cannot be made.
+        folder: None is settings.out, or else a new one under settings.runs.  is_described: whether the settings name
+        the env and the rewards already; if not, those are recorded under the modules they come from.
+        Raises UserError if the folder cannot be made.
         """
         check_trainable(settings, env)
+        settings = settings.model_copy(update={"model": models.pinned(settings.model, runs=settings.runs)})
+        if not is_described:
+            settings = described(settings, env=env, rewards=rewards)
         manifest = {
             "kind": "train",
             "seed": settings.seed,
@@ -148,10 +157,10 @@ class TrainingRun:
         if newest is None:
             raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
         version = checkpoint.check(newest).version
-        is_evaluated = (folder / EVALUATION).is_file() or not settings.evaluation.conversations
+        is_evaluated = evaluated_version(folder) == version or not settings.evaluation.conversations
         if version >= settings.steps and is_evaluated:
             raise UserError(f"run {folder} has made its {version} updates; for more say steps={2 * version}")
-        writer = RunWriter.resume(folder, version=version, config_yaml=to_yaml(settings), command=command)
+        writer = RunWriter.resume(folder, version=version, command=command)
         return cls(settings=settings, env=env, rewards=rewards, writer=writer, first=version, is_new=False)
 
     @property
@@ -172,22 +181,23 @@ class TrainingRun:
             with self.writer:
                 return self._train()
         except BaseException:
-            self.writer.discard()
+            self.writer.discard(also=BASE)
             raise
 
     def _train(self) -> Result:
         self.cluster = self._make_cluster()
         try:
-            self._check_start(self.cluster.facts)
             self.writer.add_to_manifest(self.cluster.facts)
-            return _Session(run=self, cluster=self.cluster).train()
+            self.writer.write_config(to_yaml(self.settings))
+            return _Session(run=self, cluster=self.cluster, version=self.first).train()
         finally:
             self.cluster.close()
 
-    def _check_start(self, facts: Mapping[str, Any]) -> None:
+    def _check_start(self, model: ModelFiles) -> None:
         """Refuse to go on from other weights than the run started from: its reference would be another one."""
-        before = self.writer.recorded("start_weights")
-        if not self.is_new and before is not None and before != facts.get("start_weights"):
+        before, now = self.writer.recorded("start_weights"), model.start_weights
+        self.writer.add_to_manifest({"start_weights": before or now})
+        if not self.is_new and before and before != now:
             raise UserError(
                 f"model={self.settings.model} has other weights than when run {self.folder} began, so its KL "
                 "reference would change; give back the old ones, or start a new run"
@@ -197,6 +207,11 @@ class TrainingRun:
         settings = self.settings
         self.screen.say(f"preparing {settings.model}")
         model = ModelFiles.of(settings.model, runs=settings.runs, say=self.screen.say)
+        self._check_start(model)
+        if settings.kl.estimator == "k3":
+            self.screen.say("kl.estimator=k3 follows the gradient of the forward divergence, KL(reference || policy)")
+        if model.is_adapter and settings.learner.method == "lora":
+            self.screen.say(f"going on with the adapter of {settings.model}: its rank, alpha and targets stay")
         plan = play_plan(settings, env=self.env, model=model, rewards=self.rewards)
         if settings.cluster == "local":
             from selfplay.cluster.local import LocalCluster
@@ -208,6 +223,26 @@ class TrainingRun:
         from selfplay.cluster.ray_cluster import RayCluster
 
         return RayCluster(settings, plan=plan, model=model, rewards=self.rewards, run=self.folder, say=self.screen.say)
+
+
+def described(settings: TrainSettings, *, env: Env, rewards: Sequence[WeightedReward]) -> TrainSettings:
+    """Return the settings with the names and settings of these very objects."""
+    specs = {}
+    for weighted in rewards:
+        spec = spec_of(weighted.reward)
+        specs[weighted.name] = RewardSpec.model_validate(
+            {**spec.settings, "name": spec.name, "weight": weighted.weight}
+        )
+    return settings.model_copy(update={"env": spec_of(env), "rewards": specs})
+
+
+def evaluated_version(folder: Path) -> int | None:
+    """Return which version of a run its evaluation is of; None: it has none."""
+    try:
+        version = json.loads((folder / EVALUATION).read_text(encoding="utf-8")).get("version")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def check_trainable(settings: TrainSettings, env: Env) -> None:
@@ -262,6 +297,8 @@ class _Session:
     cluster: Any  # a Cluster with facts and events
     version: int = 0  # updates made
     saved: int = -1  # version of the newest checkpoint
+    is_restored: bool = False  # whether the learner is where the newest checkpoint was
+    _warned: set[str] = field(default_factory=set)
     _played: float = 0.0  # when the step's conversations were complete, and scored
     _started: float = 0.0
     _loggers: Loggers | None = None
@@ -274,13 +311,21 @@ class _Session:
         try:
             return self._train()
         except Stopped:
-            # Between two updates the learner is whole.
-            if self.version > max(self.saved, run.first):
-                self.save(self.version, self.cluster.save)
+            self._save_now()
             run.writer.close("interrupted")
             return Result(folder=run.folder, version=self.version, is_stopped=True, comparison=None)
+        except UserError:
+            # What is wrong with the conversations is nothing against the learner; if it is the learner, this fails.
+            with suppress(Exception):
+                self._save_now()
+            raise
         finally:
             self._loggers.close()
+
+    def _save_now(self) -> None:
+        """Write a checkpoint of where the learner is, between two updates, if there is none yet."""
+        if self.version != self.saved and (self.is_restored or self.run.is_new):
+            self.save(self.version, self.cluster.save)
 
     def _train(self) -> Result:
         run, settings, cluster = self.run, self.run.settings, self.cluster
@@ -298,11 +343,12 @@ class _Session:
             newest = checkpoint.newest(run.folder)
             assert newest is not None
             self.version = self.saved = cluster.restore(newest)
+            self.is_restored = True
         train(settings, dealer=dealer, cluster=cluster, record=self, first=self.version)
         trained = self._evaluate(dealer, version=self.version, is_stored=True)
         comparison = compare(base, trained, seed=settings.seed) if base and trained else None
         if comparison is not None:
-            text = json.dumps(comparison_to_json(comparison), indent=2)
+            text = json.dumps({"version": self.version, **comparison_to_json(comparison)}, indent=2)
             write_whole(run.folder / EVALUATION, text.encode() + b"\n")
         return Result(folder=run.folder, version=self.version, is_stopped=False, comparison=comparison)
 
@@ -364,6 +410,11 @@ class _Session:
             run.writer.annotate(id, by=f"learner@{update.version}", kind="learner", data=dict(data))
         assert self._loggers is not None
         self._loggers.log(step, metrics)
+        for warning in update.warnings:
+            text = warning.partition(": ")[2] or warning  # what it says, whatever the version
+            if text not in self._warned:
+                self._warned.add(text)
+                run.screen.say(f"warning: {warning}")
         run.screen.end_step(step, metrics)
 
     def save(self, version: int, fill: Callable[[Path], None]) -> None:

@@ -91,9 +91,11 @@ def test_adaptive_controller_has_the_published_steps(measured: float, factor: fl
     assert moved.coefficient == pytest.approx(0.15 * factor, rel=1e-6)
 
 
-def test_adaptive_controller_never_turns_negative():
+def test_adaptive_controller_answers_a_batch_beyond_its_horizon_once_and_stays_on():
     controller = AdaptiveKL(coefficient=0.1, target=1.0, horizon=1.0)
-    assert controller.update(0.0, num_conversations=100).coefficient == 0.0
+    # An error of -1 is cut to -.2, whatever the size of the batch.
+    assert controller.update(0.0, num_conversations=100).coefficient == pytest.approx(0.08)
+    assert controller.update(9.0, num_conversations=100).coefficient == pytest.approx(0.12)
 
 
 @pytest.mark.parametrize("wrong", [{"target": 0.0, "horizon": 10.0}, {"target": 1.0, "horizon": -1.0}])

@@ -6,8 +6,10 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from tiny_runs import ENV, create, metrics_of, resume, said_in, tiny_settings, train
+from tiny_runs import ENV, create, metrics_of, resume, rewards, said_in, tiny_settings, train
 
+from selfplay.commands.building import build_env, build_rewards
+from selfplay.config import resolve
 from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversation, Scores
 from selfplay.errors import UserError
@@ -15,6 +17,8 @@ from selfplay.interfaces import Update
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
 from selfplay.train import train as run_loop
+from selfplay.train_settings import TrainSettings
+from selfplay.training_run import evaluated_version
 
 
 class Ledger:
@@ -203,6 +207,90 @@ def test_staleness_is_corrected_and_counted(tmp_path):
     assert versions == {0: 0, 1: 0, 2: 1, 3: 2}
 
 
+def test_one_failure_stops_no_run_however_small_its_steps(tmp_path):
+    class OnceBroken(Broken):
+        def score(self, conversations):
+            if any(c.id == "000001-g00-1" for c in conversations):
+                raise RuntimeError("no idea")
+            return [Scores(values=np.ones(c.num_turns, dtype=np.float32)) for c in conversations]
+
+    reward = [WeightedReward(reward=OnceBroken())]
+    train(tmp_path / "run", "steps=2", "max_failed_share=0.05", "seed=3", rewards=reward)
+    assert metrics_of(tmp_path / "run")[1]["play/failed"] == 1
+
+
+def test_a_run_that_failures_stop_keeps_what_it_learned(tmp_path):
+    class LaterBroken(Broken):
+        def score(self, conversations):
+            if conversations[0].step == 1:
+                raise RuntimeError("no idea")
+            return [Scores(values=np.ones(c.num_turns, dtype=np.float32)) for c in conversations]
+
+    reward = [WeightedReward(reward=LaterBroken())]
+    with pytest.raises(UserError, match="no idea"):
+        train(tmp_path / "run", "steps=3", "checkpoints.save_every=3", rewards=reward)
+    assert (tmp_path / "run/checkpoints/000001").is_dir()
+
+
+def test_a_run_from_python_records_the_env_and_the_rewards_it_was_given(tmp_path):
+    train(tmp_path / "run", "steps=1")
+    kept = resolve(TrainSettings, [f"config={tmp_path / 'run/config.yaml'}"])
+    assert build_env(kept.env) == ENV
+    assert [(one.name, one.reward, one.weight) for one in build_rewards(kept.rewards)] == [
+        (one.name, one.reward, one.weight) for one in rewards()
+    ]
+
+
+def test_stopped_before_its_first_update_a_run_can_go_on(tmp_path):
+    run = create(tmp_path / "run", "steps=2")
+    run.screen = StopAt(run, step=0)
+    assert run.train().version == 0
+    assert resume(tmp_path / "run", "steps=2").train().version == 2
+    train(tmp_path / "whole", "steps=2")
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+
+
+def test_an_unfinished_evaluation_is_finished_and_an_old_one_is_not_taken_for_it(tmp_path):
+    words = ("evaluation.conversations=4",)
+    train(tmp_path / "run", "steps=2", *words)
+    longer = resume(tmp_path / "run", "steps=4", *words)
+    longer.screen = CrashInEvaluation(version=4)
+    with pytest.raises(RuntimeError, match="power cut"):
+        longer.train()
+    assert evaluated_version(tmp_path / "run") == 2
+    assert resume(tmp_path / "run", "steps=4", *words).train().comparison is not None
+    assert evaluated_version(tmp_path / "run") == 4
+
+
+def test_going_on_from_other_weights_is_refused_and_changes_nothing(tmp_path):
+    train(tmp_path / "run", "steps=2")
+    before = (tmp_path / "run/config.yaml").read_text()
+    with pytest.raises(UserError, match="model=tiny:3 has other weights than when run"):
+        resume(tmp_path / "run", "steps=4", "model=tiny:3").train()
+    assert (tmp_path / "run/config.yaml").read_text() == before
+    assert resume(tmp_path / "run", "steps=3").train().version == 3
+
+
+def test_a_model_that_is_a_run_keeps_the_step_it_meant(tmp_path):
+    train(tmp_path / "first", "steps=2")
+    train(tmp_path / "second", "steps=1", f"model={tmp_path / 'first'}")
+    assert RunReader(tmp_path / "second").manifest["model"] == f"{tmp_path / 'first'}@2"
+
+
+def test_what_the_learner_warns_of_is_said_once(tmp_path):
+    class AllBroken(Broken):
+        def score(self, conversations):
+            raise RuntimeError("no idea")
+
+    run = create(tmp_path / "run", "steps=3", "max_failed_share=1", rewards=[WeightedReward(reward=AllBroken())])
+    run.screen = said = Said()
+    run.train()
+    # Three steps without a conversation to learn from, one warning.
+    assert [line for line in said.lines if line.startswith("warning")] == [
+        "warning: version 1: no token of a trained player, nothing was learned"
+    ]
+
+
 class StopAt:
     """A screen that asks its run to stop when a step begins."""
 
@@ -215,6 +303,33 @@ class StopAt:
 
     def __getattr__(self, name):
         return lambda *arguments, **others: None
+
+
+class CrashInEvaluation(StopAt):
+    """A screen that breaks when a version is evaluated."""
+
+    def __init__(self, *, version):
+        self.version = version
+
+    def doing(self, what, *, conversations=0):
+        if f"version {self.version} " in what:
+            raise RuntimeError("power cut")
+
+    def start_step(self, step, version):
+        pass
+
+
+class Said(StopAt):
+    """A screen that remembers what it is told to say."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def start_step(self, step, version):
+        pass
 
 
 class CrashAt(StopAt):

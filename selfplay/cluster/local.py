@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfplay.cluster.learner_host import LearnerHost
+from selfplay.cluster.learner_host import LearnerHost, RewardTerms
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.play_worker import PlayPlan, PlayWorker
 from selfplay.dealing import blocks
@@ -40,8 +41,10 @@ class LocalCluster:
         self._block_size = settings.block_size or settings.conversations
         # The learner loads first: its copy of the weights is the one that grows.
         threads = settings.engine.threads
-        self._host = LearnerHost(settings, model, threads=threads, run=run) if plan.has_policy else None
-        self._worker = PlayWorker(plan)
+        terms = RewardTerms.of(self._rewards)
+        self._host = LearnerHost(settings, model, terms, threads=threads, run=run) if plan.has_policy else None
+        # Conversations are scored once a step, here; the worker has no part in it.
+        self._worker = PlayWorker(replace(plan, rewards=()))
         self.facts: dict[str, Any] = dict(self._worker.start())
 
     def play(self, matches: Sequence[Match]) -> Iterator[Conversation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from selfplay import models
 from selfplay.errors import UserError
 
 ADAPTER_FILE = "adapter_config.json"
+WEIGHT_FILES = (".safetensors", "pytorch_model.bin")
+CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,27 @@ class ModelFiles:
     contents: Mapping[str, Any] = field(default_factory=dict)  # file -> what `fetch` turns into bytes
     fetch: Callable[[Any], bytes] | None = None
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an adapter, without the model it belongs to."""
+        return ADAPTER_FILE in self.sizes and "config.json" not in self.sizes
+
+    @property
+    def start_weights(self) -> str:
+        """What tells these weights from others: a checksum of their files; a made model's name; "": unknown.
+
+        It does not depend on how they are loaded, so a run may go on with another precision or on another device.
+        """
+        if self.folder is None:
+            return self.name if self.name.partition(":")[0] == "tiny" else ""
+        checksum = 0
+        for name in sorted(self.sizes):
+            if name.endswith(WEIGHT_FILES):
+                with (self.folder / name).open("rb") as file:
+                    while chunk := file.read(CHUNK_BYTES):
+                        checksum = zlib.crc32(chunk, checksum)
+        return f"crc32:{checksum:08x}"
+
     @classmethod
     def of(cls, name: str, *, runs: Path, say: models.Say) -> ModelFiles:
         """Return the files of a model; a named one is fetched first.  Raises UserError if it cannot be had."""
@@ -37,7 +61,7 @@ class ModelFiles:
         """Return the same with its files put where other machines can fetch them."""
         if self.folder is None:
             return self
-        if ADAPTER_FILE in self.sizes:
+        if self.is_adapter:
             raise UserError(
                 f"model={self.name} is an adapter, whose base model is another folder on this machine; for several "
                 "machines merge it first: merge RUN out=FOLDER, then model=FOLDER"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -103,8 +104,11 @@ class PlayWorker:
         plan = self._plan
         players = self._players
         conversations = play(matches, env=plan.env, players=players, view=plan.view, concurrency=plan.concurrency)
+        timeouts: Counter[str] = Counter()  # of this block: a reward that hangs must not hang on every conversation
         for conversation in conversations:
-            [parts] = parts_of([conversation], plan.rewards, timeout_seconds=plan.reward_timeout_seconds)
+            [parts] = parts_of(
+                [conversation], plan.rewards, timeout_seconds=plan.reward_timeout_seconds, timeouts=timeouts
+            )
             yield Played(conversation=conversation, parts=parts)
 
     def _load_policy(self) -> None:
@@ -126,7 +130,6 @@ class PlayWorker:
             )
         state = loaded.model.state_dict()
         first = next(iter(state))
-        self._first_state = state if plan.uses_adapters else {first: state[first][:0]}
-        self.facts["start_weights"] = models.fingerprint(loaded)
+        self._first_state = state if plan.uses_adapters else {first: state[first].new_empty(0)}
         self.facts["tokenizers"] = {loaded.name: tokenizer_hash(loaded)}
         self.facts.update(models.compute_of(device=plan.device, dtype=plan.dtype))

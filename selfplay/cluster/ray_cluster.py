@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,11 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from selfplay import models
-from selfplay.cluster.learner_host import LearnerHost
+from selfplay.cluster.learner_host import LearnerHost, RewardTerms
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.play_worker import Played, PlayPlan, PlayWorker
 from selfplay.cluster.resources import Ask, Layout, check_room, lay_out
@@ -44,6 +52,8 @@ from selfplay.train_settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+# What comes instead of a result from a process or a machine that died, memory's guard included.
+DEAD = (RayActorError, OutOfMemoryError, ObjectLostError, NodeDiedError, WorkerCrashedError)
 MAX_LOSSES = 3  # of one block: what kills three workers will kill the fourth
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 1.0  # between looks at whether anything has died or been asked for
@@ -116,6 +126,8 @@ class _RewardActor:
     def __init__(self, sent: Sent, timeout_seconds: float, threads: int) -> None:
         self._rewards: list[WeightedReward] = sent.open()
         self._timeout_seconds = timeout_seconds
+        self._timeouts: Counter[str] = Counter()  # of this step
+        self._step = -1
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def start(self) -> Place:
@@ -123,19 +135,22 @@ class _RewardActor:
 
     def parts(self, conversations: list[Conversation], names: list[str]) -> list[Parts]:
         chosen = [weighted for weighted in self._rewards if weighted.name in names]
-        return parts_of(conversations, chosen, timeout_seconds=self._timeout_seconds)
+        if conversations and conversations[0].step != self._step:  # a new step, a new chance
+            self._step = conversations[0].step
+            self._timeouts.clear()
+        return parts_of(conversations, chosen, timeout_seconds=self._timeout_seconds, timeouts=self._timeouts)
 
 
 class _LearnerActor:
     """The learner in a process of its own."""
 
-    def __init__(self, settings: TrainSettings, model: ModelFiles, threads: int, run: Path) -> None:
-        self._arguments = (settings, model, threads, run)
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
         self._host: LearnerHost | None = None
 
     def start(self) -> Place:
-        settings, model, threads, run = self._arguments
-        self._host = LearnerHost(settings, model, threads=threads, run=run)
+        settings, model, rewards, threads, run = self._arguments
+        self._host = LearnerHost(settings, model, rewards, threads=threads, run=run)
         return Place.here()
 
     def learn(self, scored: list[ScoredConversation]) -> Update:
@@ -261,7 +276,11 @@ class RayCluster:
         self._node = str(ray.get_runtime_context().get_node_id())
         engine = settings.engine.model_copy(update={"device": layout.learner.device(settings.engine.device)})
         self._learner = _place(_LearnerActor, layout.learner, near=self._node).remote(
-            settings.model_copy(update={"engine": engine}), model, layout.learner.threads, run
+            settings.model_copy(update={"engine": engine}),
+            model,
+            RewardTerms.of(self._rewards),
+            layout.learner.threads,
+            run,
         )
         self._weights: tuple[int, list[Any], float | None] | None = None
         self._pending: deque[_Block] = deque()
@@ -299,7 +318,15 @@ class RayCluster:
 
     def learn(self, scored: Sequence[ScoredConversation]) -> Update:
         """Make one update."""
-        update: Update = _get(self._learner.learn.remote(list(scored)), "the learner")
+        handle = self._learner.learn.remote(list(scored))
+        # Meanwhile blocks that were dealt ahead are played on: who is done with one gets the next.
+        while any(worker.stream is not None for worker in self._workers):
+            streams = [worker.stream for worker in self._workers if worker.stream is not None]
+            ready, _ = ray.wait([handle, *streams], num_returns=1, timeout=WAIT_SECONDS)
+            if handle in ready:
+                break
+            self._pump()
+        update: Update = _get(handle, "the learner")
         return update
 
     def publish(self, update: Update) -> None:
@@ -310,7 +337,7 @@ class RayCluster:
         if self._settings.max_staleness == 0:
             # Nobody plays now, so waiting costs nothing, and what is wrong with the weights is said here.
             for worker in self._workers:
-                with suppress(RayActorError):  # who is dead is replaced when it is to play
+                with suppress(*DEAD):  # who is dead is replaced when it is to play
                     _get_task(worker.loading)
 
     def measure(self, conversations: Sequence[Conversation]) -> list[Likelihood]:
@@ -371,8 +398,16 @@ class RayCluster:
         """Give waiting blocks to idle workers."""
         for worker in self._workers:
             if self._pending and worker.block is None:
+                self._check_loaded(worker)
                 worker.block = self._pending.popleft()
                 worker.stream = worker.actor.play.options(num_returns="streaming").remote(worker.block.matches)
+
+    def _check_loaded(self, worker: _Worker) -> None:
+        """Raise what went wrong as a worker took the newest weights, if that is known by now."""
+        if worker.loading is not None and ray.wait([worker.loading], timeout=0)[0]:
+            with suppress(*DEAD):  # noticed, and mended, when it is to play
+                _get_task(worker.loading)
+            worker.loading = None
 
     def _pump(self) -> None:
         """Wait a little for conversations, and take those that came."""
@@ -392,7 +427,7 @@ class RayCluster:
         except StopIteration:
             block.is_done, worker.block, worker.stream = True, None, None
             self._hand_out()
-        except RayActorError as error:
+        except DEAD as error:
             self._replace(worker, error)
         except RayTaskError as error:
             raise _as_user_error(error) from error
@@ -402,7 +437,7 @@ class RayCluster:
                 block.seen.add(played.conversation.id)
                 block.inbox.append(played)
 
-    def _replace(self, worker: _Worker, error: RayActorError) -> None:
+    def _replace(self, worker: _Worker, error: Exception) -> None:
         """Put a new worker in the place of one that died, and play its block again."""
         block = worker.block
         assert block is not None
@@ -416,17 +451,19 @@ class RayCluster:
         self._say(f"a play worker died; its {len(block.matches)} conversations are played again")
         self._pending.appendleft(block)
         self._workers.remove(worker)
+        with suppress(Exception):  # it may only have been out of reach, and would keep what it reserves
+            ray.kill(worker.actor)
         fresh = self._new_worker()
         try:
             fresh.place, _ = self._wait_for(fresh.loading, "a new play worker")
             if self._weights is not None:
                 self._wait_for(fresh.actor.load.remote(*self._weights), "a new play worker")
-        except UserError:
+        except UserError as error:
             # Its machine may be gone for good: the others go on, if there are any.
             ray.kill(fresh.actor)
             if not self._workers:
                 raise
-            self._say(f"there is no room for another play worker; going on with {len(self._workers)}")
+            self._say(f"{error}; going on with {len(self._workers)}")
         else:
             self._workers.append(fresh)
         self._hand_out()
@@ -468,7 +505,7 @@ class RayCluster:
         for _ in range(MAX_LOSSES):
             try:
                 found: list[Parts] = ray.get(asked.handle)
-            except RayActorError as error:
+            except DEAD as error:
                 why = _essence(error)
                 if asked.actor in self._reward_workers:
                     self.events["cluster/replaced_reward_workers"] += 1
@@ -495,7 +532,7 @@ class RayCluster:
                 f"{who} did not start within ray.start_timeout_seconds={timeout:g}: {free.get('CPU', 0):g} CPUs and "
                 f"{free.get('GPU', 0):g} GPUs of the cluster are free; others may be using it"
             ) from error
-        except RayActorError as error:
+        except DEAD as error:
             raise UserError(f"{who} died as it started: {_essence(error)}") from error
         except RayTaskError as error:
             raise _as_user_error(error) from error
@@ -590,7 +627,7 @@ def _share(settings: TrainSettings, workers: int) -> int:
 def _get(handle: Any, who: str) -> Any:
     try:
         return _get_task(handle)
-    except RayActorError as error:
+    except DEAD as error:
         raise UserError(
             f"{who} died: {_essence(error)}; go on from the newest checkpoint with train resume=RUN"
         ) from error

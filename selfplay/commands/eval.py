@@ -30,7 +30,7 @@ from selfplay.experience import trace
 from selfplay.interfaces import Env, Weights
 from selfplay.play import Match
 from selfplay.run_folder import CONFIG
-from selfplay.run_reader import find_run
+from selfplay.run_reader import RunReader, find_run
 from selfplay.score import WeightedReward, score
 from selfplay.store import RunWriter
 from selfplay.train_settings import TrainSettings
@@ -169,6 +169,12 @@ class _Evaluation:
         """Play all scenarios with the base, then with the trained policy."""
         settings = self.settings
         model = ModelFiles.of(settings.model, runs=settings.runs, say=self.say)
+        before = RunReader(self.run).manifest.get("start_weights")
+        if before and before != model.start_weights:
+            raise UserError(
+                f"model={settings.model} has other weights than when run {self.run} began, so it is not its base; "
+                "give the old ones back to compare with them"
+            )
         worker = PlayWorker(play_plan(settings, env=self.env, model=model, rewards=()))
         worker.start()
         dealer = Dealer(

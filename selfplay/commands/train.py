@@ -61,7 +61,18 @@ Examples:
 INTERRUPTED = 130
 RESUME = "resume"
 # What may change when a run goes on: where and how long it runs, not what it computes.
-CHANGEABLE = ("steps", "cluster", "ray", "checkpoints", "log", "runs", "engine", "evaluation")
+CHANGEABLE = (
+    "steps",
+    "cluster",
+    "ray",
+    "checkpoints",
+    "log",
+    "runs",
+    "engine",
+    "evaluation",
+    "max_failed_share",
+    "reward_timeout_seconds",
+)
 
 
 def run(line: CommandLine) -> int:
@@ -136,7 +147,7 @@ def _open(
     if resumed is not None:
         folder = find_run(resumed, settings.runs)
         return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command)
-    training = TrainingRun.create(settings, env=env, rewards=rewards, command=command)
+    training = TrainingRun.create(settings, env=env, rewards=rewards, command=command, is_described=True)
     specs = {"env": settings.env}
     for name, reward in settings.rewards.items():
         specs[f"reward {name}"] = PluginSpec(name=reward.name or name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from selfplay.errors import UserError
 from selfplay.learn.algorithms import algorithm
 from selfplay.learn.critic import Critic, value_head
 from selfplay.learn.kl import AdaptiveKL, FixedKL
-from selfplay.learn.learner import Learner, LearnerSettings
+from selfplay.learn.learner import HALF_TOLERANCE_NATS, SAMPLER_TOLERANCE_NATS, Learner, LearnerSettings
 from selfplay.learn.lora import AdapterPolicy, adapter_policy, lora_config, merge_adapter
 from selfplay.learn.packing import pack_attention
 from selfplay.learn.policy import Policy, WholePolicy
@@ -49,9 +51,18 @@ def build_learner(loaded: LoadedModel, settings: TrainSettings, *, base_folder: 
             epochs=group.epochs,
             minibatches=group.minibatches,
             tokens_per_microbatch=group.tokens_per_microbatch,
+            sampler_tolerance_nats=_tolerance(settings),
         ),
         critic=critic,
     )
+
+
+def _tolerance(settings: TrainSettings) -> float:
+    engine = settings.engine
+    is_half = engine.dtype in ("bfloat16", "float16") or (
+        engine.dtype == "auto" and engine.device != "cpu" and torch.cuda.is_available()
+    )
+    return HALF_TOLERANCE_NATS if is_half else SAMPLER_TOLERANCE_NATS
 
 
 def build_algorithm(settings: TrainSettings) -> Reinforce | PPO:

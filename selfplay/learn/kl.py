@@ -89,6 +89,6 @@ class AdaptiveKL:
     def update(self, measured: float, *, num_conversations: int) -> AdaptiveKL:
         """Return the controller after a batch: once a batch, whatever the number of minibatches."""
         error = min(max(measured / self.target - 1.0, -LARGEST_ERROR), LARGEST_ERROR)
-        factor = 1.0 + error * num_conversations / self.horizon
-        # A batch larger than five horizons would turn the coefficient's sign.
-        return replace(self, coefficient=self.coefficient * max(factor, 0.0))
+        # A batch larger than the horizon answers the error once: more would overshoot, and could switch control off.
+        share = min(num_conversations / self.horizon, 1.0)
+        return replace(self, coefficient=self.coefficient * (1.0 + error * share))

@@ -32,8 +32,10 @@ from selfplay.learn.vocabulary import Reference
 
 logger = logging.getLogger(__name__)
 
-# The policy that sampled and the policy that learns are the same at the first minibatch; more than this is a defect.
+# The policy that sampled and the policy that learns are the same at the first minibatch; more than this is a defect,
+# where both compute in float32.
 SAMPLER_TOLERANCE_NATS = 1e-3
+HALF_TOLERANCE_NATS = 0.5  # where the sampler computes in half precision
 
 Rows = list[int]
 
@@ -51,6 +53,7 @@ class LearnerSettings:
     epochs: int = 1  # passes over a batch
     minibatches: int = 1  # optimizer steps a pass
     tokens_per_microbatch: int = 2048  # whose activations exist at once: of a flat row, or with padding
+    sampler_tolerance_nats: float = SAMPLER_TOLERANCE_NATS  # how far the sampler's log-probabilities may be off
 
 
 class Learner:
@@ -266,7 +269,7 @@ class Learner:
         metrics |= {name: value / steps for name, value in sums.items() if name != "steps"}
         metrics["learn/acted_tokens"] = float(batch.num_acted)
         gap = metrics["learn/sampler_gap_nats"]
-        if gap > SAMPLER_TOLERANCE_NATS:
+        if gap > self._settings.sampler_tolerance_nats:
             logger.warning(
                 "version %d: the sampler's log-probabilities are %.2g nats from the learner's; were conversations "
                 "sampled at this temperature, without top-k, top-p and min-p?",

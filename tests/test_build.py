@@ -137,7 +137,7 @@ def test_restored_adapter_stays_near_the_adapter_it_started_from(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "grpo"}, r"trained with learner.algorithm=reinforce++; going on with learner.algorithm=grpo"),
+        ({"algorithm": "grpo"}, r"trained with learner.algorithm=reinforce\+\+; going on with learner.algorithm=grpo"),
         ({"method": "full"}, r"learner.method=lora; going on with learner.method=full"),
     ],
 )

@@ -224,6 +224,12 @@ def _where_to_go_on(plan: Plan, cell: Cell) -> tuple[list[str], Path]:
     return [*plan.words_of(cell), f"out={run}"], run
 
 
+def _portable(word: str, plan: Plan) -> str:
+    """Return a word that means the same in every checkout."""
+    root = Path(__file__).parents[1]
+    return word.replace(str(plan.study.config), plan.study.config.relative_to(root).as_posix())
+
+
 def _store_result(plan: Plan, cell: Cell, run: Path) -> None:
     comparison = comparison_from_json(json.loads((run / "evaluation.json").read_text(encoding="utf-8")))
     result = {
@@ -231,7 +237,7 @@ def _store_result(plan: Plan, cell: Cell, run: Path) -> None:
         "study": plan.study.name,
         "arm": cell.arm,
         "seed": cell.seed,
-        "words": plan.words_of(cell),
+        "words": [_portable(word, plan) for word in plan.words_of(cell)],
         "run": str(run.relative_to(plan.folder)),
         "seconds": round(sum(_seconds(plan, cell)), 1),
         "curves": read_curves(run),

@@ -31,8 +31,12 @@ class FunctionReward:
         return [Scores(values=self._numbers(conversation)) for conversation in conversations]
 
     def _numbers(self, conversation: Conversation) -> Floats:
-        numbers = self.function(conversation)
+        numbers: object = self.function(conversation)
+        if not isinstance(numbers, Sequence | np.ndarray) or isinstance(numbers, str):
+            raise ValueError(f"{self.name} returned {numbers!r}; it must return a list with a number for each turn")
         for turn, number in enumerate(numbers):
+            if number is not None and not isinstance(number, int | float | np.number):
+                raise ValueError(f"{self.name} returned {number!r} for turn {turn}; it must be a number, or None")
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"{self.name} returned {number} for turn {turn}; where it does not apply, return None")
         return np.array([np.nan if number is None else number for number in numbers], dtype=np.float32)

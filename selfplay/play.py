@@ -378,7 +378,7 @@ def _ask_env(env: Env, method: str, kind: Any, *arguments: Any, seed: int, turn:
     where = f"(seed {seed}, turn {turn})"
     try:
         answer = getattr(env, method)(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         raise _EnvError(

@@ -124,8 +124,8 @@ def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
         return _load_point(points[name], kind)
     place, colon, attribute = name.rpartition(":")
     if not colon and name.endswith(".py"):
-        classes = [f"{name}:{found}" for found in _own_classes(_module(name, prefix=f"{kind}={name}: "))]
-        advice = f"add a class: {' or '.join(classes)}" if classes else f"{name} defines no class"
+        own = _own_plugins(_module(name, prefix=f"{kind}={name}: "))
+        advice = f"say which: {' or '.join(f'{name}:{one}' for one in own)}" if own else f"{name} defines no {kind}"
         raise UserError(f"{kind}={name}: {advice}")
     if not colon:
         names = sorted({*table, *points})
@@ -133,7 +133,7 @@ def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
         raise UserError(f"{kind}={name}: no {kind} has that name{nearest(name, names, is_list_shown=False)} ({forms})")
     module = _module(place, prefix=f"{kind}={name}: ")
     if not hasattr(module, attribute):
-        raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, _own_classes(module))}")
+        raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, _own_plugins(module))}")
     return getattr(module, attribute)
 
 
@@ -147,11 +147,14 @@ def _module(place: str, *, prefix: str) -> types.ModuleType:
     return cast("types.ModuleType", module)
 
 
-def _own_classes(module: types.ModuleType) -> list[str]:
-    """Return the names of the public classes that a module, or a module below it, defines."""
+def _own_plugins(module: types.ModuleType) -> list[str]:
+    """Return the names of the public classes, and of the rewards made of functions, that a module defines."""
     home = f"{module.__name__}."
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    return [key for key, value in classes.items() if f"{value.__module__}.".startswith(home) and key[0] != "_"]
+    public = {key: value for key, value in vars(module).items() if key[0] != "_"}
+    classes = [
+        key for key, value in public.items() if isinstance(value, type) and f"{value.__module__}.".startswith(home)
+    ]
+    return classes + [key for key, value in public.items() if not isinstance(value, type) and hasattr(value, "score")]
 
 
 def _imported(load: Callable[[], Any], *, name: str, prefix: str) -> Any:

@@ -214,7 +214,7 @@ class _Ask:
             self.timeouts[self.weighted.name] += 1
             self._fail(call, "timeout", f"took longer than {self.timeout_seconds:g} seconds")
             return
-        except Exception as error:  # noqa: BLE001 (a reward may raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (it may raise anything, sys.exit() too)
             self._ask_apart(call, f"raised {type(error).__name__}: {error}")
             return
         if not isinstance(scores, Sequence) or len(scores) != len(call):

@@ -146,17 +146,24 @@ class TrainingRun:
 
     @classmethod
     def resume(
-        cls, folder: Path, settings: TrainSettings, *, env: Env, rewards: Sequence[WeightedReward], command: str = ""
+        cls,
+        folder: Path,
+        settings: TrainSettings,
+        *,
+        env: Env,
+        rewards: Sequence[WeightedReward],
+        command: str = "",
+        version: int | None = None,
     ) -> Self:
-        """Go on from a run's newest checkpoint; lines written after it move aside.
+        """Go on from a run's checkpoint; what was written after it moves aside.
 
-        Raises UserError if the run has no checkpoint, or a living process is writing it.
+        version: of the checkpoint; None: the newest.  Raises UserError if the run has no such checkpoint, it is
+        damaged, or a living process is writing the run.
         """
         check_trainable(settings, env)
-        newest = checkpoint.newest(folder)
-        if newest is None:
+        if checkpoint.newest(folder) is None:
             raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
-        version = checkpoint.check(newest).version
+        version = whole_checkpoint(folder, version)
         is_evaluated = evaluated_version(folder) == version or not settings.evaluation.conversations
         if version >= settings.steps and is_evaluated:
             raise UserError(f"run {folder} has made its {version} updates; for more say steps={2 * version}")
@@ -234,6 +241,20 @@ def described(settings: TrainSettings, *, env: Env, rewards: Sequence[WeightedRe
             {**spec.settings, "name": spec.name, "weight": weighted.weight}
         )
     return settings.model_copy(update={"env": spec_of(env), "rewards": specs})
+
+
+def whole_checkpoint(folder: Path, version: int | None) -> int:
+    """Return the version of a run's checkpoint after checking every file of it; None: of the newest.
+
+    Raises UserError if it is damaged; the message names the others.
+    """
+    chosen = checkpoint.find(folder, version)
+    try:
+        return checkpoint.check(chosen).version
+    except UserError as error:
+        others = [other for other in checkpoint.versions(folder) if other != checkpoint.version_of(chosen)]
+        advice = f"; an older one is resume={folder.name}@{others[-1]}" if others else ""
+        raise UserError(f"{error}{advice}") from error
 
 
 def evaluated_version(folder: Path) -> int | None:

@@ -49,4 +49,6 @@ def is_of_the_system(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return what went wrong, without the path: messages here name it themselves."""
+    if "inline_container" in str(error):  # torch's file writer says where in its code it failed, and not why
+        return "the disk is full, or cannot be written"
     return str(getattr(error, "strerror", None) or error).rstrip(".")

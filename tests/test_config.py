@@ -440,9 +440,9 @@ def test_a_file_without_the_right_class_is_told_which_classes_it_defines(tmp_pat
     file, empty = tmp_path / "my_game.py", tmp_path / "empty.py"
     file.write_text("from selfplay.dialog import Scenario\n\nclass Countdown: pass\n\nclass _Hidden: pass\n")
     empty.write_text("")
-    assert plugin_complaint(f"env={file}") == f"env={file}: add a class: {file}:Countdown"
+    assert plugin_complaint(f"env={file}") == f"env={file}: say which: {file}:Countdown"
     assert plugin_complaint(f"env={file}:Nope") == f"env={file}:Nope: {file} has no Nope; choose from Countdown"
-    assert plugin_complaint(f"env={empty}") == f"env={empty}: {empty} defines no class"
+    assert plugin_complaint(f"env={empty}") == f"env={empty}: {empty} defines no env"
     assert plugin_complaint("env=no_game.py") == "env=no_game.py: there is no file no_game.py"
 
 

@@ -27,7 +27,7 @@ def test_from_eight_cores_on_there_is_a_worker_for_every_four():
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8, 13, 64])
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_actors_that_work_at_once_never_have_more_threads_than_cores(cores, workers):
     both = layout(cores, max_staleness=1, play_workers=workers)
     together = both.play.count * both.play.threads + both.learner.threads
@@ -61,6 +61,12 @@ def test_the_gpus_of_one_machine_are_shared_where_nobody_was_given_any(gpus):
 def test_who_reserves_no_gpu_keeps_off_it():
     several = layout(32, is_one_machine=False, learner_gpus=1)
     assert (several.learner.device("auto"), several.play.device("auto")) == ("cuda", "cpu")
+
+
+def test_more_workers_than_cores_are_refused_unless_their_part_is_said():
+    with pytest.raises(UserError, match=r"ray\.play_workers=5 are more than the 2 cores"):
+        layout(2, play_workers=5)
+    assert layout(2, play_workers=5, play_cpus=0.1).play.count == 5
 
 
 def test_check_room_names_the_exact_shortfall():

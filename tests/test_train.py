@@ -291,6 +291,31 @@ def test_what_the_learner_warns_of_is_said_once(tmp_path):
     ]
 
 
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_an_older_one_goes_on(tmp_path):
+    train(tmp_path / "run", "steps=4")
+    damage(tmp_path / "run/checkpoints/000004/model.safetensors")
+    with pytest.raises(UserError, match=r"000004 is no whole checkpoint: .*an older one is resume=run@2"):
+        resume(tmp_path / "run", "steps=5")
+    resume(tmp_path / "run", "steps=5", version=2).train()
+    train(tmp_path / "whole", "steps=5")
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+
+
+def test_a_reward_that_exits_fails_its_conversations_and_not_the_program(tmp_path):
+    class Exits(Broken):
+        def score(self, conversations):
+            raise SystemExit(3)
+
+    with pytest.raises(UserError, match="raised SystemExit: 3"):
+        train(tmp_path / "run", "steps=1", rewards=[WeightedReward(reward=Exits())])
+
+
 class StopAt:
     """A screen that asks its run to stop when a step begins."""
 

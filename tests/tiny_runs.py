@@ -40,7 +40,7 @@ def create(folder: Path, *words: str, **changes: Any) -> TrainingRun:
 
 
 def resume(folder: Path, *words: str, **changes: Any) -> TrainingRun:
-    arguments = {"env": ENV, "rewards": rewards(), **changes}
+    arguments: dict[str, Any] = {"env": ENV, "rewards": rewards(), **changes}
     return TrainingRun.resume(folder, tiny_settings(*words), **arguments)
 
 

@@ -650,4 +650,4 @@ def _essence(error: BaseException) -> str:
     """Return the line of an error that says what happened: of a traceback the last, of Ray's sentences the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     place = -1 if any(line.startswith("File ") for line in lines) else 0
-    return lines[place] if lines else type(error).__name__
+    return lines[place].rstrip(".") if lines else type(error).__name__

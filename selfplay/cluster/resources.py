@@ -55,6 +55,11 @@ def lay_out(
     """
     ray = settings.ray
     workers = ray.play_workers or (1 if cores < FEW_CORES else cores // CORES_PER_PLAY_WORKER)
+    if is_one_machine and workers > cores and not ray.play_cpus:
+        raise UserError(
+            f"ray.play_workers={workers} are more than the {cores} cores of this machine; ask for {cores} at most, or "
+            "say with ray.play_cpus what part of a core each gets"
+        )
     takes_turns = settings.max_staleness == 0
     fair = cores / 2
     play_cpus = ray.play_cpus or (_whole(fair / workers) if is_one_machine else 1.0)

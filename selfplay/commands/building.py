@@ -31,6 +31,8 @@ def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
 def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
     found = PluginSpec.model_validate({"name": spec.name or name, **spec.settings})
     reward = build_plugin(found, REWARDS, "reward")
+    if callable(reward) and not isinstance(reward, Reward):
+        raise PluginError(f"reward={found.name}: it is a plain function; put @reward_function (from selfplay) above it")
     if not isinstance(reward, Reward):
         raise PluginError(f"reward={found.name}: it has no name or score; a reward is a class with both")
     return WeightedReward(reward=reward, weight=spec.weight, label=name)

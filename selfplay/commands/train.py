@@ -22,11 +22,12 @@ from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
+from selfplay.players import HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
 from selfplay.store import CONFIG, find_run
 from selfplay.train_settings import RewardSpec, TrainSettings
-from selfplay.training_run import Result, TrainingRun
+from selfplay.training_run import Result, TrainingRun, check_trainable
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
@@ -48,7 +49,8 @@ updates it while a KL penalty keeps it near where it started.  Ends with a table
   kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
   cluster=local            everything in this process; ray (default): actors; ray.address=auto joins a cluster
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
-  resume=RUN               go on from a run's newest checkpoint, with its settings; steps=N makes it longer
+  resume=RUN[@STEP]        go on from a run's newest checkpoint, or an older one, with its settings; steps=N makes it
+                           longer
   --dry-run                print all settings and stop
   --json                   print the result as JSON, and no screen
 
@@ -81,6 +83,10 @@ def run(line: CommandLine) -> int:
     settings = _settings(words, line.rewards, resumed)
     env, rewards = build_env(settings.env), build_rewards(settings.rewards)
     models.check_name(settings.model, runs=settings.runs)
+    for role, name in settings.players.items():
+        if name not in (POLICY, SCRIPTED, HUMAN):
+            models.check_name(name, key=f"players.{role}", runs=settings.runs)
+    check_trainable(settings, env)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     if line.dry_run:
         tree = settings.model_dump(mode="json", by_alias=True)
@@ -104,7 +110,9 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
     else:
         _check_changes([*words, *(f"-r {reward}" for reward in rewards)], resumed)
         runs = resolve(TrainSettings, [word for word in words if word.startswith("runs=")]).runs
-        settings = resolve(TrainSettings, words, under=read_config(str(find_run(resumed, runs) / CONFIG)))
+        settings = resolve(
+            TrainSettings, words, under=read_config(str(find_run(_run_and_version(resumed)[0], runs) / CONFIG))
+        )
     if not rewards:
         return settings
     # A weight keeps the settings that a preset or a file gives its reward.
@@ -113,6 +121,12 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
         name: specs[name].model_copy(update={"weight": _weight(name, weight)}) for name, _, weight in _split(rewards)
     }
     return settings.model_copy(update={"rewards": chosen})
+
+
+def _run_and_version(word: str) -> tuple[str, int | None]:
+    """Return the run that `resume=RUN[@STEP]` names, and the checkpoint; None: the newest."""
+    name, at, step = word.rpartition("@")
+    return (name, int(step)) if at and step.isdigit() else (word, None)
 
 
 def _check_changes(words: Sequence[str], resumed: str) -> None:
@@ -145,8 +159,9 @@ def _open(
 ) -> TrainingRun:
     command = " ".join(["train", *line.words, *(f"-r {reward}" for reward in line.rewards)])
     if resumed is not None:
-        folder = find_run(resumed, settings.runs)
-        return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command)
+        name, version = _run_and_version(resumed)
+        folder = find_run(name, settings.runs)
+        return TrainingRun.resume(folder, settings, env=env, rewards=rewards, command=command, version=version)
     training = TrainingRun.create(settings, env=env, rewards=rewards, command=command, is_described=True)
     specs = {"env": settings.env}
     for name, reward in settings.rewards.items():
@@ -204,15 +219,17 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
     if result.comparison is not None:
         print_comparison(console, result.comparison)
         console.print()
+    hints = [] if result.is_stopped else [f"stored in {result.folder}"]
     if result.is_stopped:
         console.print(Text(f"stopped after {result.version} of {settings.steps} updates"))
-        console.print(_dim(f"go on:              {program} train resume={run}"))
-    else:
-        console.print(_dim(f"stored in {result.folder}"))
-    if result.version and result.folder.joinpath("checkpoints").is_dir():
-        console.print(_dim(f"talk to it:         {program} play model={run} players.{_a_role(settings)}=human"))
-    console.print(_dim(f"its conversations:  {program} ls {run}"))
-    console.print(_dim(f"the last one:       {program} show {run} last"))
+        hints.append(f"go on:              {program} train resume={run}")
+    if result.version:
+        hints.append(f"talk to it:         {program} play model={run} players.{_a_role(settings)}=human")
+        hints.append(f"its conversations:  {program} ls {run}")
+        hints.append(f"the last one:       {program} show {run} last")
+    for hint in hints:
+        # A command that is broken into two lines cannot be copied.
+        console.print(_dim(hint), soft_wrap=True)
 
 
 def _a_role(settings: TrainSettings) -> str:

@@ -302,7 +302,8 @@ def _claim(plan: Plan, settings: Mapping[str, TrainSettings]) -> None:
     arms = {arm: one.model_dump(mode="json", by_alias=True, exclude=set(NOT_COMPARED)) for arm, one in settings.items()}
     for arm, now in arms.items():
         before = stored["arms"].get(arm)
-        if before is not None and any((plan.folder / "runs").glob(f"{arm}-*")):
+        has_cells = any(any((plan.folder / place).glob(f"{arm}-*")) for place in ("runs", "cells"))
+        if before is not None and has_cells:
             _check_same(plan, arm, before, now)
     record = {"schema": STUDY_SCHEMA, "study": plan.study.name, "arms": {**stored["arms"], **arms}}
     write_whole(file, json.dumps(record, indent=1).encode() + b"\n")

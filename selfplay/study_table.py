@@ -83,7 +83,7 @@ def _mean_and_range(values: Sequence[float]) -> str:
     if not values:
         return "-"
     mean = math.fsum(values) / len(values)
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else f"{mean:.3f}"
+    return f"{mean:z.3f} ({min(values):z.3f} to {max(values):z.3f})" if len(values) > 1 else f"{mean:z.3f}"
 
 
 def _mean_and_interval(values: Sequence[float]) -> str:
@@ -91,7 +91,7 @@ def _mean_and_interval(values: Sequence[float]) -> str:
         return "-"
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
-        return f"{mean:.3f}"
+        return f"{mean:z.3f}"
     variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
     half = t_quantile((1.0 + CONFIDENCE) / 2.0, len(values) - 1) * math.sqrt(variance / len(values))
-    return f"{mean:.3f} ± {half:.3f}"
+    return f"{mean:z.3f} ± {half:z.3f}"

@@ -50,8 +50,8 @@ def draw_study(results: Sequence[CellResult], arms: Sequence[str], file: Path) -
         _draw_panel(axis, results, arms, name=name)
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.25)
+        # Every panel has a scale of its own; only the updates are the same in all.
         axis.set_xlabel("update")
-        axis.label_outer()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -18,14 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from selfplay import models
+from selfplay.commands.building import build_env
 from selfplay.commands.replay import Stored, check_same, find_stored
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
 from selfplay.commands.terminal import share as per_cent
 from selfplay.commands.words import CommandLine, program_name
-from selfplay.config import PlaySettings, build_plugin, complete_spec, resolve, sampling_of, to_yaml
+from selfplay.config import PlaySettings, complete_spec, resolve, sampling_of, to_yaml
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
-from selfplay.interfaces import Env, PluginError
+from selfplay.interfaces import Env
 from selfplay.play import Match, continue_match, make_matches, play
 from selfplay.players import HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
 from selfplay.plugins import source_file
@@ -69,7 +70,7 @@ def run(line: CommandLine) -> int:
     stored = find_stored(settings, given=given)
     if stored is not None:
         settings = resolve(PlaySettings, line.words, under=stored.settings)
-    env = _build_env(settings)
+    env = build_env(settings.env)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     assigned = _assign(settings, env)
     is_one_at_a_time = HUMAN in assigned.values() and "conversations" not in given
@@ -96,20 +97,6 @@ def _matches(
         return make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
     turn, seed = stored.num_kept(settings), stored.seed_of(settings)
     return iter([continue_match(stored.conversation, assigned, turn=turn, seed=seed)])
-
-
-def _build_env(settings: PlaySettings) -> Env:
-    from envs import ENVS
-
-    env = build_plugin(settings.env, ENVS, "env")
-    if not isinstance(env, Env):
-        missing = [name for name in ("roles", *_methods(Env)) if not hasattr(env, name)]
-        raise PluginError(f"env={settings.env.name}: it has no {', '.join(missing) or 'name or zero_sum'}")
-    return env
-
-
-def _methods(protocol: type) -> list[str]:
-    return [name for name in vars(protocol) if not name.startswith("_") and callable(vars(protocol)[name])]
 
 
 def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:

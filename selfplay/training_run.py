@@ -300,6 +300,18 @@ def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: 
     )
 
 
+def dealer_of(settings: TrainSettings, env: Env) -> Dealer:
+    """Return who deals the matches of these settings, in training and in evaluation."""
+    return Dealer(
+        env=env,
+        seed=settings.seed,
+        conversations=settings.conversations,
+        group_size=settings.group_size,
+        partner=settings.partner,
+        fixed=fixed_players(settings),
+    )
+
+
 def fixed_players(settings: TrainSettings) -> dict[str, str]:
     """Return role -> player for the roles that are never the policy's."""
     return {role: name for role, name in settings.players.items() if name != "policy"}
@@ -350,14 +362,7 @@ class _Session:
 
     def _train(self) -> Result:
         run, settings, cluster = self.run, self.run.settings, self.cluster
-        dealer = Dealer(
-            env=run.env,
-            seed=settings.seed,
-            conversations=settings.conversations,
-            group_size=settings.group_size,
-            partner=settings.partner,
-            fixed=fixed_players(settings),
-        )
+        dealer = dealer_of(settings, run.env)
         # The base is played before anything is restored: version 0 is the base.
         base = self._evaluate(dealer, version=0, is_stored=run.is_new)
         if not run.is_new:

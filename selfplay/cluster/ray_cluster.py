@@ -488,8 +488,7 @@ class RayCluster:
         return parts_of(conversations, together, timeout_seconds=self._settings.reward_timeout_seconds)
 
     def _ask(self, conversations: list[Conversation], names: list[str]) -> _SlowParts:
-        if not self._reward_workers:
-            raise UserError("a reward is slow and ray.reward_workers is 0; this is a defect")
+        assert self._reward_workers, "a slow reward has at least one worker"
         number = self._next_reward_worker % len(self._reward_workers)
         self._next_reward_worker += 1
         actor = self._reward_workers[number]

@@ -22,7 +22,6 @@ from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, read_config, resolve, to_yaml
-from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, ScoredConversation, id_order
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
@@ -35,7 +34,7 @@ from selfplay.score import WeightedReward, score
 from selfplay.store import RunWriter
 from selfplay.train_settings import TrainSettings
 from selfplay.trained import checkpoint_of
-from selfplay.training_run import EVALUATION, fixed_players, play_plan
+from selfplay.training_run import EVALUATION, dealer_of, play_plan
 from selfplay.whole_files import write_whole
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -177,14 +176,7 @@ class _Evaluation:
             )
         worker = PlayWorker(play_plan(settings, env=self.env, model=model, rewards=()))
         worker.start()
-        dealer = Dealer(
-            env=self.env,
-            seed=settings.seed,
-            conversations=settings.conversations,
-            group_size=settings.group_size,
-            partner=settings.partner,
-            fixed=fixed_players(settings),
-        )
+        dealer = dealer_of(settings, self.env)
         num = settings.evaluation.conversations
         base = self._play_side("base", worker, dealer.evaluation(0, conversations=num))
         trained = models.load(f"{self.run}@{self.version}", device="cpu", dtype="float32", runs=settings.runs)

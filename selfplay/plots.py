@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,6 @@ from selfplay.study import CellResult
 # Colours that people with any colour vision tell apart: Okabe and Ito 2008.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
-# Metric of a step -> title of its panel.
-PANELS = {
-    "reward/question_density": "question density",
-    "play/question_rate": "share of turns that ask",
-    "kl/per_token_nats": "KL from the base, nats a token",
-    "play/distinct_2": "distinct word pairs",
-    "learn/reference_nll_per_token": "NLL under the base, nats a token",
-    "play/words_per_turn": "words a turn",
-}
 NUM_COLUMNS = 3
 
 
@@ -31,9 +22,10 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw_study(results: Sequence[CellResult], arms: Sequence[str], file: Path) -> None:
+def draw_study(results: Sequence[CellResult], arms: Sequence[str], file: Path, *, panels: Mapping[str, str]) -> None:
     """Draw the learning curves of a study: a panel a metric, a colour an arm, thin lines for seeds, thick their mean.
 
+    panels: metric of a step -> title of its panel.
     Raises UserError if matplotlib is missing or the file cannot be written.
     """
     if not can_draw():
@@ -42,11 +34,11 @@ def draw_study(results: Sequence[CellResult], arms: Sequence[str], file: Path) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    num_rows = -(-len(PANELS) // NUM_COLUMNS)
+    num_rows = -(-len(panels) // NUM_COLUMNS)
     figure = Figure(figsize=(4.2 * NUM_COLUMNS, 3.0 * num_rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, NUM_COLUMNS, squeeze=False, sharex=True).flat
-    for axis, (name, title) in zip(axes, PANELS.items(), strict=False):
+    for axis, (name, title) in zip(axes, panels.items(), strict=False):
         _draw_panel(axis, results, arms, name=name)
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.25)

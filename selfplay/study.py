@@ -42,6 +42,9 @@ CURVES = (
     "kl/coefficient",
     "entropy/per_token_nats",
     "learn/reference_nll_per_token",
+    "reward/utterance_repetition",
+    "reward/conversation_repetition",
+    "reward/sentiment",
     "play/question_rate",
     "play/distinct_2",
     "play/words_per_turn",
@@ -60,6 +63,8 @@ class Study:
     name: str
     config: Path  # what all arms share, as `train config=` takes it
     arms: Mapping[str, tuple[str, ...]]  # arm -> words of `train` on top of it
+    columns: Mapping[str, str]  # metric of the held-out evaluation -> what its column is called
+    panels: Mapping[str, str]  # metric of a step -> title of its curves
 
 
 ARMS: Mapping[str, tuple[str, ...]] = {
@@ -69,8 +74,55 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "adaptive": ("kl.controller=adaptive", "kl.coefficient=0.3"),
     "question_no_kl": ("kl.controller=off", "rewards.question_density=0", "rewards.question=1"),
 }
+LANGUAGE_COLUMNS = {
+    "kl/per_token_nats": "KL, nats a token",
+    "reference/nll_per_token_nats": "NLL under the base, nats a token",
+    "play/distinct_2": "distinct-2",
+    "play/words_per_turn": "words a turn",
+}
+LANGUAGE_PANELS = {
+    "kl/per_token_nats": "KL from the base, nats a token",
+    "play/distinct_2": "distinct word pairs",
+    "learn/reference_nll_per_token": "NLL under the base, nats a token",
+    "play/words_per_turn": "words a turn",
+}
+HERE = Path(__file__).parent
 STUDIES: Mapping[str, Study] = {
-    "kl": Study(name="kl", config=Path(__file__).parent / "studies" / "kl.yaml", arms=ARMS),
+    "kl": Study(
+        name="kl",
+        config=HERE / "studies" / "kl.yaml",
+        arms=ARMS,
+        columns={
+            "reward/question_density": "question density",
+            "reward/question": "question reward",
+            "play/question_rate": "turns that ask",
+            "play/only_question_share": "turns of question words only",
+            **LANGUAGE_COLUMNS,
+        },
+        panels={
+            "reward/question_density": "question density",
+            "play/question_rate": "share of turns that ask",
+            **LANGUAGE_PANELS,
+        },
+    ),
+    "chat": Study(
+        name="chat",
+        config=HERE / "presets" / "chat.yaml",
+        arms={"chat": ()},
+        columns={
+            "reward/per_conversation": "reward of a conversation",
+            "reward/question": "question reward",
+            "play/question_rate": "turns that ask",
+            "reward/sentiment": "sentiment",
+            **LANGUAGE_COLUMNS,
+            "play/cut_share": "turns cut",
+        },
+        panels={
+            "reward/total": "reward of a turn",
+            "play/question_rate": "share of turns that ask",
+            **LANGUAGE_PANELS,
+        },
+    ),
 }
 
 

@@ -5,26 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from selfplay.evaluate import Difference
 from selfplay.student import t_quantile
 from selfplay.study import CellResult, Plan
 
 CONFIDENCE = 0.95
 BASE = "base"
-# Metric of the held-out evaluation -> what its column is called.
-COLUMNS = {
-    "reward/question_density": "question density",
-    "reward/question": "question reward",
-    "play/question_rate": "turns that ask",
-    "play/only_question_share": "turns of question words only",
-    "kl/per_token_nats": "KL, nats a token",
-    "reference/nll_per_token_nats": "NLL under the base, nats a token",
-    "play/distinct_2": "distinct-2",
-    "play/words_per_turn": "words a turn",
-}
 
 
 def study_report(plan: Plan, results: Sequence[CellResult], *, command: str) -> str:
-    """Return the study as markdown: what was run, and two tables, means with ranges and intervals over seeds."""
+    """Return the study as markdown: what was run; means, ranges and intervals; every run's change."""
     hours = math.fsum(result.seconds for result in results) / 3600
     missing = len(plan.cells()) - len(results)
     seeds = ", ".join(str(seed) for seed in plan.seeds)
@@ -45,20 +35,41 @@ def study_report(plan: Plan, results: Sequence[CellResult], *, command: str) -> 
         "",
         *_table(plan, results, _mean_and_interval),
         "",
+        f"Change from its own base, run by run ({CONFIDENCE:.0%} interval over held-out scenarios):",
+        "",
+        *_changes(plan, results),
+        "",
         "distinct-2 is measured at equal numbers of words, so the base's differs a little from arm to arm.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _table(plan: Plan, results: Sequence[CellResult], show: Callable[[Sequence[float]], str]) -> list[str]:
-    header = ["arm", *COLUMNS.values(), "minutes"]
-    rows = [[BASE, *(show(_base_values(results, name)) for name in COLUMNS), ""]]
+    header = ["arm", *plan.study.columns.values(), "minutes"]
+    rows = [[BASE, *(show(_base_values(results, name)) for name in plan.study.columns), ""]]
     for arm in plan.arms:
         own = [result for result in results if result.cell.arm == arm]
         minutes = [result.seconds / 60 for result in own]
-        shown = [show(_values(own, name, side="trained")) for name in COLUMNS]
+        shown = [show(_values(own, name, side="trained")) for name in plan.study.columns]
         rows.append([arm, *shown, f"{math.fsum(minutes) / len(minutes):.0f}" if minutes else "-"])
     return [_line(header), _line(["---"] * len(header)), *map(_line, rows)]
+
+
+def _changes(plan: Plan, results: Sequence[CellResult]) -> list[str]:
+    header = ["run", *plan.study.columns.values(), "minutes"]
+    rows = []
+    for result in results:
+        found = {row.name: row for row in result.comparison.rows}
+        shown = [_change(found.get(name)) for name in plan.study.columns]
+        rows.append([result.cell.name, *shown, f"{result.seconds / 60:.0f}"])
+    return [_line(header), _line(["---"] * len(header)), *map(_line, rows)]
+
+
+def _change(row: Difference | None) -> str:
+    if row is None or not math.isfinite(row.difference):
+        return "-"
+    interval = f" ({row.low:+.3f} to {row.high:+.3f})" if math.isfinite(row.low) else ""
+    return f"{row.difference:+.3f}{interval}"
 
 
 def _line(cells: Sequence[str]) -> str:

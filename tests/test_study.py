@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import filelock
@@ -18,7 +18,9 @@ from selfplay.study_table import study_report
 
 
 def comparison(base: float, trained: float) -> Comparison:
-    row = Difference(name="play/question_rate", base=base, trained=trained, difference=0.0, low=math.nan, high=math.nan)
+    row = Difference(
+        name="play/question_rate", base=base, trained=trained, difference=trained - base, low=math.nan, high=math.nan
+    )
     return Comparison(rows=(row,), num_scenarios=2, num_dropped=0)
 
 
@@ -200,14 +202,24 @@ def test_table_has_means_ranges_and_intervals_over_seeds():
     # The base of seed 0 is 0.3 and 0.1 in its two arms.
     assert columns[2:5] == ["0.200 (0.200 to 0.200)", "0.900 (0.800 to 1.000)", "0.500"]
     # Student's t with 2 degrees is 4.303, the deviation 0.1: 4.303 * 0.1 / sqrt(3).
-    assert columns[7:] == ["0.200 ± 0.000", "0.900 ± 0.248", "0.500"]
+    assert columns[7:10] == ["0.200 ± 0.000", "0.900 ± 0.248", "0.500"]
     assert [row[-1] for row in rows[2:5]] == ["", "60", "60"]
+
+
+def test_table_has_the_change_and_interval_of_every_run():
+    plan = plan_of(Path("x"), arms=("no_kl",), seeds=(0, 1))
+    row = Difference(name="play/question_rate", base=0.25, trained=0.75, difference=0.5, low=0.375, high=0.625)
+    known = Comparison(rows=(row,), num_scenarios=32, num_dropped=0)
+    results = [replace(result("no_kl", 0, 0.8), comparison=known), result("no_kl", 1, math.nan)]
+    text = study_report(plan, results, command="selfplay study kl")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    column = rows[0].index("turns that ask")
+    assert [(row[0], row[column]) for row in rows[-2:]] == [("no_kl-0", "+0.500 (+0.375 to +0.625)"), ("no_kl-1", "-")]
 
 
 def test_picture_is_drawn_of_whatever_there_is(tmp_path):
     file = tmp_path / "curves.png"
-    draw_study(
-        [result("no_kl", 0, 0.8), result("no_kl", 1, 0.9), result("adaptive", 0, 0.3)], ["no_kl", "adaptive"], file
-    )
+    results = [result("no_kl", 0, 0.8), result("no_kl", 1, 0.9), result("adaptive", 0, 0.3)]
+    draw_study(results, ["no_kl", "adaptive"], file, panels=STUDIES["kl"].panels)
     assert file.read_bytes().startswith(b"\x89PNG")
-    draw_study([], ["no_kl"], file)
+    draw_study([], ["no_kl"], file, panels=STUDIES["chat"].panels)

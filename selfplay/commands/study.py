@@ -35,6 +35,7 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
 
   kl                 what KL control does to a reward that pushes until language is gone: arms no_kl, fixed_0.1,
                      fixed_1, adaptive, and question_no_kl, whose reward saturates
+  chat               what the defaults of `train` teach: one arm, chat
   out=FOLDER         where all of it goes (default: runs/study-NAME)
   seeds=0,1,2        one run of every arm for each
   arms=no_kl,adaptive   some of the arms
@@ -70,7 +71,7 @@ def run(line: CommandLine) -> int:
     def report(results: list[CellResult]) -> None:
         write_whole(plan.folder / "table.md", study_report(plan, results, command=command).encode())
         if can_draw():
-            draw_study(results, plan.arms, plan.folder / "curves.png")
+            draw_study(results, plan.arms, plan.folder / "curves.png", panels=plan.study.panels)
 
     say(
         f"study {plan.study.name}: {plural(len(plan.arms), 'arm')}, {plural(len(plan.seeds), 'seed')}, in {plan.folder}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selfplay.errors import UserError
-    from selfplay.function_reward import reward_function
+    from selfplay.function_reward import RewardResult, reward
     from selfplay.score import WeightedReward
     from selfplay.store import RunReader
     from selfplay.train_settings import TrainSettings
@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Result",
+    "RewardResult",
     "RunReader",
     "TrainSettings",
     "TrainingRun",
     "UserError",
     "WeightedReward",
-    "reward_function",
+    "reward",
 ]
 
 _HOMES = {
     "Result": "selfplay.training_run",
+    "RewardResult": "selfplay.function_reward",
     "RunReader": "selfplay.store",
     "TrainSettings": "selfplay.train_settings",
     "TrainingRun": "selfplay.training_run",
     "UserError": "selfplay.errors",
     "WeightedReward": "selfplay.score",
-    "reward_function": "selfplay.function_reward",
+    "reward": "selfplay.function_reward",
 }
 
 

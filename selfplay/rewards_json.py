@@ -16,30 +16,30 @@ import numpy as np
 
 from selfplay.dialog import Conversation, Floats, ScoredConversation, Scores
 from selfplay.line_files import RecordError
+from selfplay.score import Term
 
-__all__ = ["Ranges", "rewards_to_json", "scored_from_json"]
+__all__ = ["rewards_to_json", "scored_from_json"]
 
-Ranges = Mapping[str, tuple[float, float]]  # reward -> what its numbers are clipped to before they count
-
-UNBOUNDED = (-math.inf, math.inf)
+# What a reward measured beside its own number ("short/words") never counts.
+MEASURED = Term(weight=0.0)
 TOLERANCE = 1e-4  # for each number in a sum: they are stored rounded
 
 
-def rewards_to_json(
-    scored: ScoredConversation, *, weights: Mapping[str, float], ranges: Ranges | None = None
-) -> dict[str, Any] | None:
+def rewards_to_json(scored: ScoredConversation, *, terms: Mapping[str, Term]) -> dict[str, Any] | None:
     """Return the `rewards` block of a scored conversation, not rounded yet; None: it was never scored.
 
-    weights: of every reward that was asked; a reward without numbers failed, and its part says so.
+    terms: of every reward that was asked; a reward without numbers failed, and its part says so.
     """
     if not scored.parts and not _failed_in_scoring(scored.conversation):
         return None
     has_total = bool(np.isfinite(scored.rewards).all())
+    sources = {name: term.source for name, term in terms.items() if term.source}
     return {
-        "set": _digest(weights, ranges or {}),
+        "set": _digest(terms),
+        **({"sources": sources} if sources else {}),
         "per_turn": scored.rewards.tolist(),
         "per_role": _per_role(scored) if has_total else {},
-        "parts": [*_parts(scored, weights, ranges or {}), *_failed_parts(scored, weights)],
+        "parts": [*_parts(scored, terms), *_failed_parts(scored, terms)],
     }
 
 
@@ -64,10 +64,13 @@ def _failed_in_scoring(conversation: Conversation) -> bool:
     return outcome is not None and outcome.reason in ("reward_error", "timeout")
 
 
-def _digest(weights: Mapping[str, float], ranges: Ranges) -> str:
-    """Return what tells two sets of rewards apart: their names, weights and ranges."""
+def _digest(terms: Mapping[str, Term]) -> str:
+    """Return what tells two sets of rewards apart: their names, weights, ranges, gates and sources."""
     # As text, for JSON has no infinity.
-    described = sorted((name, repr(weight), repr(ranges.get(name, UNBOUNDED))) for name, weight in weights.items())
+    described = sorted(
+        (name, repr(term.weight), repr(term.range), *(["gate"] if term.is_gate else []), *filter(None, [term.source]))
+        for name, term in terms.items()
+    )
     return "sha256:" + hashlib.sha256(json.dumps(described).encode("ascii")).hexdigest()[:16]
 
 
@@ -78,34 +81,33 @@ def _per_role(scored: ScoredConversation) -> dict[str, float]:
     return roles
 
 
-def _parts(scored: ScoredConversation, weights: Mapping[str, float], ranges: Ranges) -> Iterator[dict[str, Any]]:
+def _parts(scored: ScoredConversation, terms: Mapping[str, Term]) -> Iterator[dict[str, Any]]:
     for name, scores in scored.parts.items():
-        weight = float(weights.get(name, 1.0))
+        term = terms.get(name, MEASURED)
         for turn, raw in enumerate(scores.values.tolist()):
             why = scores.why[turn] if scores.why else ""
             if math.isnan(raw) and not why:
                 continue
-            low, high = ranges.get(name, UNBOUNDED)
             yield {
                 "name": name,
                 "turn": turn,
                 "role": scored.conversation.turns[turn].role,
                 "raw": raw,
-                "weight": weight,
-                "value": weight * min(max(raw, low), high),
+                **({"gate": True} if term.is_gate else {"weight": float(term.weight)}),
+                "value": None if math.isnan(raw) else float(term.value(raw)),
                 "status": "skipped" if math.isnan(raw) else "ok",
                 "why": why,
             }
 
 
-def _failed_parts(scored: ScoredConversation, weights: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+def _failed_parts(scored: ScoredConversation, terms: Mapping[str, Term]) -> Iterator[dict[str, Any]]:
     if not _failed_in_scoring(scored.conversation):
         return
     nothing = dict.fromkeys(("turn", "role", "raw", "value"))
-    for name, weight in weights.items():
+    for name, term in terms.items():
         if name not in scored.parts:
             why = scored.conversation.error or ""
-            yield {"name": name, **nothing, "weight": float(weight), "status": "failed", "why": why}
+            yield {"name": name, **nothing, "weight": float(term.weight), "status": "failed", "why": why}
 
 
 def _scored(block: Mapping[str, Any], conversation: Conversation) -> ScoredConversation:
@@ -137,8 +139,10 @@ def _check_sums(block: Mapping[str, Any], scored: ScoredConversation) -> None:
         return
     parts = block.get("parts", ())
     for turn, reward in enumerate(rewards if parts else ()):
-        values = [_number(part["value"]) for part in parts if part["turn"] == turn and part["status"] == "ok"]
-        _check_sum(f"turn {turn}", reward, values)
+        counted = [part for part in parts if part["turn"] == turn and part["status"] == "ok"]
+        values = [_number(part["value"]) for part in counted if not part.get("gate")]
+        gate = math.prod(_number(part["value"]) for part in counted if part.get("gate"))
+        _check_sum(f"turn {turn}", reward, [gate * value for value in values] if sum(values) > 0 else values)
     for role, total in block.get("per_role", {}).items():
         turns = enumerate(scored.conversation.turns)
         _check_sum(f"role {role}", _number(total), [rewards[number] for number, turn in turns if turn.role == role])

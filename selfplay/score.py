@@ -1,5 +1,8 @@
 """From conversations to scored ones: every reward's numbers a turn, weighted and summed; nothing is discounted here.
 
+A turn's reward is the sum of weight x raw number, each number clipped to its reward's range first; where that sum is
+positive, it is multiplied by every gate's number, clipped to [0, 1].
+
 `score` does it in one place.  `parts_of` and `total` are its two halves, for work that is spread: cheap rewards run
 where conversations are played, slow ones and those that compare conversations elsewhere, and the sum is made at last.
 
@@ -9,22 +12,47 @@ Legend: K turns.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from selfplay.dialog import Conversation, Floats, Outcome, Reason, ScoredConversation, Scores
 from selfplay.errors import UserError
 from selfplay.interfaces import Reward
+from selfplay.plugins import own_line
 from selfplay.time_limit import NO_LIMIT, TimeLimitError, call_within
 
-Scope = Literal["conversation", "group", "batch"]
+Scope = Literal["turn", "conversation", "group", "batch"]
 
 # A reward that hangs on two conversations of a call hangs on all: the others fail without waiting for each.
 MAX_TIMEOUTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """What a reward's numbers count for in the sum of a turn.
+
+    Example: ``Term(weight=0.5, range=(0.0, 1.0))``
+    """
+
+    weight: float = 1.0  # 0: measured only
+    range: tuple[float, float] = (-np.inf, np.inf)  # what numbers are clipped to before they count
+    is_gate: bool = False  # it multiplies positive sums by its number in [0, 1], and has no weight
+    source: str = ""  # "sha256:..." of the file it was written in; "": it comes from a package
+
+    def value(self, raw: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
+        """Return what raw numbers add, or as a gate multiply by; a NaN neither adds nor takes away."""
+        numbers = np.asarray(raw)
+        counted: npt.NDArray[np.floating[Any]] = np.clip(numbers, *self.range)
+        if self.is_gate:
+            counted = np.nan_to_num(np.clip(counted, 0.0, 1.0), nan=1.0)
+        else:
+            counted = np.asarray(self.weight * np.nan_to_num(counted))
+        return counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +60,16 @@ class WeightedReward:
     """A reward and what it counts for; weight 0: it is measured only.
 
     A reward may say more of itself than `Reward` asks: ``is_slow`` (default False), that it belongs in a reward worker;
-    ``scope`` (default "conversation"), what one call must hold: a conversation, its whole group, or the whole step;
-    ``range``, the bounds that its numbers are clipped to before they count.
+    ``scope`` (default "conversation"), what one call must hold: a turn's conversation, the conversation, its whole
+    group, or the whole step; ``range``, the bounds that its numbers are clipped to before they count.
     """
 
     reward: Reward
     weight: float = 1.0
     label: str = ""  # what its part is recorded as; "": the reward's own name
+    role: str = ""  # whose turns it is about; "": everybody's
+    is_gate: bool = False  # it multiplies what the others add up to, by its number in [0, 1]; its weight means nothing
+    source: str = ""  # "sha256:..." of the file it was written in; "": it comes from a package
 
     @property
     def name(self) -> str:
@@ -52,15 +83,20 @@ class WeightedReward:
 
     @property
     def scope(self) -> Scope:
-        """What one call must hold."""
+        """What one call must hold: a reward of turns needs their conversation."""
         scope: Scope = getattr(self.reward, "scope", "conversation")
-        return scope
+        return "conversation" if scope == "turn" else scope
 
     @property
     def range(self) -> tuple[float, float]:
         """The bounds its numbers are clipped to; infinite: there are none."""
         low, high = getattr(self.reward, "range", (-np.inf, np.inf))
         return float(low), float(high)
+
+    @property
+    def term(self) -> Term:
+        """What its numbers count for."""
+        return Term(weight=self.weight, range=self.range, is_gate=self.is_gate, source=self.source)
 
     @property
     def is_cheap(self) -> bool:
@@ -215,7 +251,7 @@ class _Ask:
             self._fail(call, "timeout", f"took longer than {self.timeout_seconds:g} seconds")
             return
         except (Exception, SystemExit) as error:  # noqa: BLE001 (it may raise anything, sys.exit() too)
-            self._ask_apart(call, f"raised {type(error).__name__}: {error}")
+            self._ask_apart(call, f"raised {type(error).__name__}: {error}{own_line(self.weighted.reward, error)}")
             return
         if not isinstance(scores, Sequence) or len(scores) != len(call):
             count = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
@@ -235,9 +271,22 @@ class _Ask:
     def _take(self, i: int, scores: Any) -> None:
         problem = _problem(scores, self.conversations[i].num_turns)
         if problem is None:
-            self.scores[i] = scores
+            self.scores[i] = self._of_its_role(scores, self.conversations[i])
         else:
             self._fail([i], "reward_error", f"returned {problem}")
+
+    def _of_its_role(self, scores: Scores, conversation: Conversation) -> Scores:
+        role = self.weighted.role
+        if not role:
+            return scores
+        is_other = np.array([turn.role != role for turn in conversation.turns], dtype=bool)  # [K]
+        return Scores(
+            values=np.where(is_other, np.float32(np.nan), scores.values),
+            why=tuple("" if other else why for other, why in zip(is_other, scores.why, strict=True))
+            if scores.why
+            else (),
+            parts={name: np.where(is_other, np.float32(np.nan), values) for name, values in scores.parts.items()},
+        )
 
     def _fail(self, call: Iterable[int], reason: Reason, error: str) -> None:
         line = " ".join(f"reward {self.weighted.name!r} {error}".split())
@@ -252,6 +301,9 @@ def _problem(scores: Any, num_turns: int) -> str | None:
         return f"shape {values.shape} for {num_turns} turns"
     if not np.issubdtype(values.dtype, np.floating):
         return f"numbers of type {values.dtype} instead of floats"
+    for name, others in scores.parts.items():
+        if np.shape(others) != (num_turns,):
+            return f"a part {name!r} of shape {np.shape(others)} for {num_turns} turns"
     return "an infinite number" if np.isinf(values).any() else None
 
 
@@ -262,18 +314,35 @@ def _total(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedR
     return ScoredConversation(
         conversation=conversation,
         rewards=_sum(conversation, parts, rewards),
-        parts={weighted.name: parts.scores[weighted.name] for weighted in rewards if weighted.name in parts.scores},
+        parts={
+            name: scores
+            for weighted in rewards
+            if weighted.name in parts.scores
+            for name, scores in _with_its_parts(weighted.name, parts.scores[weighted.name])
+        },
     )
+
+
+def _with_its_parts(name: str, scores: Scores) -> Iterator[tuple[str, Scores]]:
+    """Yield a reward's numbers, then what else it measured, as "NAME/PART"."""
+    yield name, Scores(values=scores.values, why=scores.why)
+    for part, values in scores.parts.items():
+        yield f"{name}/{part}", Scores(values=values)
 
 
 def _sum(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedReward]) -> Floats:
     if has_failed(conversation):
         return np.full(conversation.num_turns, np.nan, dtype=np.float32)
     rewarded = np.zeros(conversation.num_turns, dtype=np.float32)  # [K]
+    gate = np.ones(conversation.num_turns, dtype=np.float32)  # [K]
     for weighted in rewards:
-        # NaN says "does not apply": it adds nothing.
-        rewarded += weighted.weight * np.nan_to_num(np.clip(parts.scores[weighted.name].values, *weighted.range))
-    return rewarded
+        value = weighted.term.value(parts.scores[weighted.name].values)
+        if weighted.is_gate:
+            gate *= value
+        else:
+            rewarded += value
+    # A gate takes away and never forgives: closed, it would turn a negative sum into a better one.
+    return np.where(rewarded > 0, rewarded * gate, rewarded)
 
 
 def _fail(conversation: Conversation, failure: Failure) -> Conversation:

@@ -12,7 +12,6 @@ again keeps its id, and readers keep the last line of an id.  Lines that cannot 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from typing import Any, Self
 from selfplay.dialog import Conversation, ScoredConversation
 from selfplay.errors import UserError
 from selfplay.line_files import LineFile, line_from_json
+from selfplay.plugins import source_digest
 from selfplay.records_json import (
     annotation_to_json,
     conversation_to_json,
@@ -31,7 +31,7 @@ from selfplay.records_json import (
     tokens_to_json,
     total_counts,
 )
-from selfplay.rewards_json import Ranges, rewards_to_json
+from selfplay.rewards_json import rewards_to_json
 from selfplay.run_aside import set_aside
 from selfplay.run_folder import (
     ANNOTATIONS,
@@ -57,6 +57,7 @@ from selfplay.run_folder import (
 )
 from selfplay.run_lock import RunLock
 from selfplay.run_reader import RunReader, find_run, list_runs
+from selfplay.score import Term
 from selfplay.whole_files import reason, write_whole
 
 __all__ = [
@@ -194,28 +195,27 @@ class RunWriter:
 
     def keep_source(self, name: str, text: bytes) -> None:
         """Keep the source of a plug-in beside the run, under its hash, for people to read; nothing imports it."""
-        digest = hashlib.sha256(text).hexdigest()[:16]
+        digest = source_digest(text)
         try:
             (self.folder / SOURCES).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to folder {self.folder}: {reason(error)}") from error
-        write_whole(self.folder / SOURCES / f"{digest}.py", text)
-        self.add_to_manifest({"sources": {**self._manifest["sources"], name: f"sha256:{digest}"}})
+        write_whole(self.folder / SOURCES / f"{digest.removeprefix('sha256:')}.py", text)
+        self.add_to_manifest({"sources": {**self._manifest["sources"], name: digest}})
 
     def append(
         self,
         conversation: Conversation,
         scored: ScoredConversation | None = None,
         *,
-        weights: Mapping[str, float] | None = None,
-        ranges: Ranges | None = None,
+        terms: Mapping[str, Term] | None = None,
     ) -> None:
         """Store a conversation that has ended, its tokens first: who can read the one can read the other.
 
-        scored: the same with its rewards; weights and ranges: those of every reward that was asked, by name.
+        scored: the same with its rewards; terms: what every reward that was asked counts for, by name.
         Raises UserError if it cannot be written; everything appended before stays readable.
         """
-        rewards = None if scored is None else rewards_to_json(scored, weights=weights or {}, ranges=ranges)
+        rewards = None if scored is None else rewards_to_json(scored, terms=terms or {})
         name, git = self._manifest["name"], self._manifest["git"]
         record = conversation_to_json(conversation, run=name, git=git, rewards=rewards)
         split, policy = conversation.scenario.split, self._manifest.get("keeps_tokens", "all")

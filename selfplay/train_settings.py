@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,21 +24,27 @@ from selfplay.written import as_written
 
 Method = Literal["full", "lora"]
 Partner = Literal["mirror", "frozen"]
+GATE = "gate"  # in place of a weight
 AlgorithmName = Literal["reinforce", "rloo", "grpo", "dr_grpo", "reinforce++", "ppo"]
 
 
 class RewardSpec(PluginSpec):
-    """A reward, its weight and its own settings: `rewards.question=0.5`, or with settings as a mapping.
+    """A reward, its weight and its own settings: `rewards.question=0.5`, `=gate`, or with settings as a mapping.
 
     The key in `rewards` is the reward's name, unless `name` gives another plug-in's.
     """
 
     name: str = ""  # the plug-in; "": the key it stands under
     weight: float = Field(default=1.0, allow_inf_nan=False)  # 0: measured only
+    # Written down only where they are used: most rewards have neither.
+    role: str = Field(default="", exclude_if=operator.not_)  # whose turns it is about; "": everybody's
+    gate: bool = Field(default=False, exclude_if=operator.not_)  # it multiplies positive sums by its number in [0, 1]
 
     @model_validator(mode="before")
     @classmethod
     def _from_weight(cls, value: object) -> object:
+        if value == GATE:
+            return {"gate": True}
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             return {"weight": value}
         if isinstance(value, Mapping):
@@ -185,6 +192,9 @@ class TrainSettings(Settings):
                     f"sampling.{name}={getattr(self.sampling, name)}: training takes the model's whole distribution, "
                     f"because the learner scores tokens under it; leave {name} at {off}"
                 )
+        gates = [name for name, spec in self.rewards.items() if spec.gate]
+        if gates and self.learner.returns == "normalised_parts":
+            raise UserError(f"rewards.{gates[0]} is a gate, which learner.returns=normalised_parts has no place for")
         if self.sampling.temperature == 0:
             raise UserError("sampling.temperature=0 always says the same, so nothing could be learned; try 1")
         return self

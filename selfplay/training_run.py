@@ -413,10 +413,9 @@ class _Session:
             yield conversation
 
     def keep(self, scored: Sequence[ScoredConversation]) -> None:
-        weights = {weighted.name: weighted.weight for weighted in self.run.rewards}
-        ranges = {weighted.name: weighted.range for weighted in self.run.rewards}
+        terms = {weighted.name: weighted.term for weighted in self.run.rewards}
         for one in scored:
-            self.run.writer.append(one.conversation, one, weights=weights, ranges=ranges)
+            self.run.writer.append(one.conversation, one, terms=terms)
         self._played = time.perf_counter()
         self._check_stop()
         self.run.screen.learning()

@@ -365,7 +365,7 @@ class MeanOfAll(ReadsItsNeighbours):
 
 
 class OtherScope(NumTurns):
-    scope: ClassVar[str] = "turn"
+    scope: ClassVar[str] = "token"
 
 
 class RangeUpsideDown(NumTurns):
@@ -401,7 +401,7 @@ def test_check_reward_of_a_correct_reward_passes(reward):
         (ChangesItsMind, "score gave 1 when asked again, 0 when first.*seed 0, split train, turn 0"),
         (WritesFacts, "score changed the conversations .*seed 0, split train, turn 4"),
         (NeedsWords, "score raised ZeroDivisionError.*seed 2, split train, turn 4"),
-        (OtherScope, "scope is 'turn'; it must be one of conversation, group, batch"),
+        (OtherScope, "scope is 'token'; it must be one of turn, conversation, group, batch"),
         (RangeUpsideDown, r"range is \(1.0, 0.0\); it must be two numbers, the lower bound first"),
         (RangeOfThree, r"range is \(0.0, 0.5, 1.0\); it must be two numbers"),
         (SlowInWords, "is_slow is 'no'; it must be True or False"),

@@ -17,7 +17,7 @@ GAME = """
 import functools
 from dataclasses import dataclass, field
 from enum import Enum
-from selfplay.function_reward import reward_function
+from selfplay.function_reward import reward
 
 class Mood(Enum):
     GOOD = "good"
@@ -47,7 +47,7 @@ class Open:
 def half(number):
     return number / 2
 
-@reward_function(range=(0, 1))
+@reward(range=(0, 1))
 def halves(conversation):
     return [half(1) for _ in conversation.turns]
 """

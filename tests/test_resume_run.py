@@ -17,6 +17,7 @@ from selfplay import checkpoint
 from selfplay.dialog import Conversation, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
 from selfplay.run_lock import RunLock, is_being_written
+from selfplay.score import Term
 from selfplay.store import RunReader, RunWriter
 
 # A process that writes a run until it is killed.
@@ -48,7 +49,7 @@ def fill(writer: RunWriter, *, steps: int, first: int = 0, is_evaluated: bool = 
             one = talk(id, text)
             rewards = np.array([0.5], dtype=np.float32)
             scored = ScoredConversation(conversation=one, rewards=rewards, parts={"question": Scores(values=rewards)})
-            writer.append(one, scored, weights={"question": 1.0})
+            writer.append(one, scored, terms={"question": Term(weight=1.0)})
             writer.annotate(id, by=f"learner@{step + 1}", kind="learner", data={"kl_per_token": 0.123456789})
         writer.log_metrics(step, {"reward/total": step / 3, "kl/per_token_nats": float("nan")})
 

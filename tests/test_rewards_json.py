@@ -11,6 +11,7 @@ from selfplay.dialog import Conversation, Outcome, Scenario, ScoredConversation,
 from selfplay.line_files import RecordError, json_from_line, line_from_json
 from selfplay.records_json import conversation_from_json, conversation_to_json
 from selfplay.rewards_json import rewards_to_json, scored_from_json
+from selfplay.score import Term
 
 NAN = math.nan
 WEIGHTS = {"payoff": 1.0, "brevity": 0.2, "coherence": 0.1}
@@ -41,7 +42,10 @@ def scored(rewards=(1.15, 1.0), conversation=None, **parts) -> ScoredConversatio
 
 def stored(one: ScoredConversation, **settings) -> dict:
     """What a line of the run's file gives back."""
-    block = rewards_to_json(one, weights=settings.pop("weights", WEIGHTS), **settings)
+    weights, ranges = settings.pop("weights", WEIGHTS), settings.pop("ranges", {})
+    bounds = {name: {"range": ranges[name]} if name in ranges else {} for name in weights}
+    terms = {name: Term(weight=weight, **bounds[name], **settings) for name, weight in weights.items()}
+    block = rewards_to_json(one, terms=terms)
     return json_from_line(line_from_json(conversation_to_json(one.conversation, rewards=block)))
 
 
@@ -69,6 +73,32 @@ def test_scored_conversation_comes_back_as_it_was():
         np.testing.assert_allclose(back.parts[name].values, part.values)
         assert back.parts[name].why == part.why
     assert back.rewards.dtype == back.parts["payoff"].values.dtype == np.float32
+
+
+def test_gates_are_shown_as_gates_and_the_sums_hold():
+    one = scored(rewards=(0.5, -1.0), much=scores(2.0, -1.0), calm=scores(0.25, 0.0))
+    terms = {"much": Term(), "calm": Term(is_gate=True)}
+    block = rewards_to_json(one, terms=terms)
+    # 2 x 0.25, and a negative sum stays.
+    assert [(part["value"], part.get("gate")) for part in block["parts"]] == [
+        (2.0, None),
+        (-1.0, None),
+        (0.25, True),
+        (0.0, True),
+    ]
+    record = conversation_to_json(one.conversation, rewards=block)
+    assert scored_from_json(record, one.conversation).rewards.tolist() == [0.5, -1.0]
+    record["rewards"]["per_turn"][0] = 2.0
+    with pytest.raises(RecordError, match=r"turn 0 has 2, but what it is made of sums to 0\.5"):
+        scored_from_json(record, one.conversation)
+
+
+def test_source_of_a_reward_is_stored_and_tells_sets_apart():
+    with_source = rewards_to_json(scored(), terms={name: Term(source="sha256:77aa") for name in WEIGHTS})
+    without = rewards_to_json(scored(), terms={name: Term() for name in WEIGHTS})
+    assert with_source["sources"] == dict.fromkeys(WEIGHTS, "sha256:77aa")
+    assert "sources" not in without
+    assert with_source["set"] != without["set"]
 
 
 def test_part_counts_as_much_as_its_range_lets_it():

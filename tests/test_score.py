@@ -62,6 +62,34 @@ def test_rewards_are_weighted_and_summed_and_what_does_not_apply_adds_nothing():
     assert scored.parts["length"].values.tolist() == [3, 2]
 
 
+@dataclass(frozen=True)
+class IsShort:
+    """A gate: 1 up to two letters, a half for three, closed beyond; it does not apply to an empty message."""
+
+    name: str = "short"
+
+    def score(self, conversations):
+        marks = {0: np.nan, 1: 1.0, 2: 1.0, 3: 0.5}
+        return [
+            Scores(values=np.array([marks.get(len(t.text), -1.0) for t in c.turns], np.float32)) for c in conversations
+        ]
+
+
+def test_gate_multiplies_a_positive_sum_and_never_forgives_a_negative_one():
+    conversation = chat("ab", "abc", "abcdef", "")
+    rewards = [WeightedReward(reward=Length(), weight=1.0), WeightedReward(reward=IsShort(), is_gate=True)]
+    # 2 * 1, 3 * .5, 6 * 0 (-1 is cut to 0), and 0 where the gate does not apply.
+    assert score([conversation], rewards)[0].rewards.tolist() == [2.0, 1.5, 0.0, 0.0]
+    rewards[0] = WeightedReward(reward=Length(), weight=-1.0)
+    assert score([conversation], rewards)[0].rewards.tolist() == [-2.0, -3.0, -6.0, 0.0]
+
+
+def test_reward_of_one_role_says_nothing_of_the_others_turns():
+    [scored] = score([chat("abc", "de", "f")], [WeightedReward(reward=Length(), role="b")])
+    assert scored.rewards.tolist() == [0.0, 2.0, 0.0]
+    np.testing.assert_array_equal(scored.parts["length"].values, [np.nan, 2.0, np.nan])
+
+
 def test_reward_of_weight_0_is_measured_only():
     [scored] = score([chat("abc")], [WeightedReward(reward=Length(), weight=0.0)])
     assert (scored.rewards.tolist(), scored.parts["length"].values.tolist()) == ([0.0], [3.0])

@@ -10,6 +10,7 @@ from selfplay.commands import ls, show
 from selfplay.commands.words import read_words
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
+from selfplay.score import Term
 from selfplay.store import RunWriter
 
 ENDED = Outcome(status="terminated", reason="turn_limit")
@@ -238,9 +239,13 @@ def write_scored(name, *, reward=0.5, trained=True, outcome=ENDED, annotate=Fals
     }
     rewards = np.array([reward, 2.0], dtype=np.float32)
     scored = ScoredConversation(conversation=one, rewards=rewards, parts=parts)
-    weights = {"question": reward, "length": 1.0, "sense": 0.1}
+    terms = {
+        "question": Term(weight=reward),
+        "length": Term(weight=1.0, range=(0.0, 2.0)),
+        "sense": Term(weight=0.1),
+    }
     with RunWriter.create(f"runs/{name}", {"created_at": "2027-01-01T00:00:00.000Z"}, "") as writer:
-        writer.append(one, scored, weights=weights, ranges={"length": (0.0, 2.0)})
+        writer.append(one, scored, terms=terms)
         writer.append(conversation(1))
         if annotate:
             writer.annotate(one.id, by="learner@1", kind="learner", data={"kl_per_token": 0.039})
@@ -269,7 +274,7 @@ def test_show_says_which_reward_failed(runs, capsys):
     one = replace(conversation(0, outcome=Outcome(status="failed", reason="reward_error")), error="reward_error: x")
     scored = ScoredConversation(conversation=one, rewards=np.full(2, np.nan, dtype=np.float32))
     with RunWriter.create("runs/scored", {}, "") as writer:
-        writer.append(one, scored, weights={"question": 1.0})
+        writer.append(one, scored, terms={"question": Term(weight=1.0)})
     lines = answer(capsys, show, "scored").splitlines()
     assert lines[-1] == "no reward question: it failed"
     assert not any(line.startswith(("  reward", "reward")) for line in lines)

@@ -33,6 +33,7 @@ from selfplay.records_json import (
     token_counts,
     tokens_to_json,
 )
+from selfplay.score import Term
 from selfplay.store import RunReader, RunWriter, find_run, git_commit, keeps_tokens, list_runs
 
 HOSTILE = "\u2028\u2029\x00\x1b[31m\r\n\x85\x0b\ud800\udc00 \udfff\ufeff\U0001f600"
@@ -754,7 +755,7 @@ def with_extras(tmp_path):
     parts = {"payoff": Scores(values=rewards, why=("word guessed", ""))}
     scored = ScoredConversation(conversation=conversation, rewards=rewards, parts=parts)
     with RunWriter.create(tmp_path / "run", {}, "") as writer:
-        writer.append(conversation, scored, weights={"payoff": 1.0})
+        writer.append(conversation, scored, terms={"payoff": Term(weight=1.0)})
         writer.annotate(conversation.id, by="learner@420", kind="learner", data={"kl_per_token": np.float32(1 / 3)})
         writer.annotate(conversation.id, by="rescore", kind="score", data={"raw": math.nan}, turn=1)
         writer.log_metrics(420, {"reward/total": 1 / 3, "kl/per_token_nats": math.inf, "play/turns": np.int64(2)})

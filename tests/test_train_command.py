@@ -19,10 +19,10 @@ from selfplay.store import RunReader
 ROOT = Path(__file__).parents[1]
 SMALL = ["preset=tiny", "cluster=local", "conversations=4", "evaluation.conversations=4"]
 REWARD = """
-from selfplay import reward_function
+from selfplay import reward
 
 
-@reward_function(range=(0, 1))
+@reward(range=(0, 1))
 def short(conversation):
     return [1 / max(1, len(turn.text)) for turn in conversation.turns]
 """
@@ -39,6 +39,21 @@ def test_r_replaces_the_rewards_of_the_preset_and_keeps_their_settings(capsys):
         "question": {"name": "", "weight": 0.5, "form": "way_off_policy"},
         "sentiment": {"name": "", "weight": 2.0},
     }
+
+
+def test_gate_and_role_are_kept_where_they_are_given(capsys):
+    rewards = settings_of(capsys, "-r", "question=gate", "-r", "sentiment=2", "rewards.sentiment.role=guest")["rewards"]
+    assert rewards == {
+        "question": {"name": "", "weight": 1.0, "gate": True},
+        "sentiment": {"name": "", "weight": 2.0, "role": "guest"},
+    }
+
+
+def test_gate_is_refused_where_parts_are_standardised(capsys):
+    assert main(["train", "preset=vhrl", "rewards.question=gate", "--dry-run"]) == 2
+    assert (
+        "rewards.question is a gate, which learner.returns=normalised_parts has no place for" in capsys.readouterr().err
+    )
 
 
 def test_a_word_changes_one_reward_and_keeps_the_others(capsys):
@@ -61,7 +76,7 @@ def test_what_dry_run_prints_can_be_fed_back(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-r", "question=abc"], "error: -r question=abc: the weight must be a number\n"),
+        (["-r", "question=abc"], "error: -r question=abc: the weight must be a number, or gate\n"),
         (["-r", "question"], "error: -r question: expected a reward and its weight, as in -r question=0.5\n"),
         (["resume="], "error: resume= needs a run: a path, or a name under runs/\n"),
         (["players.host=scripted", "players.guest=scripted"], "error: players: every role of env chitchat is taken"),

@@ -8,6 +8,7 @@ from envs import ENVS
 from rewards import REWARDS
 from selfplay.config import PluginSpec, build_plugin
 from selfplay.interfaces import Env, PluginError, Reward
+from selfplay.plugins import source_digest, source_file
 from selfplay.score import WeightedReward
 from selfplay.train_settings import RewardSpec
 
@@ -31,11 +32,17 @@ def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
 def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
     found = PluginSpec.model_validate({"name": spec.name or name, **spec.settings})
     reward = build_plugin(found, REWARDS, "reward")
-    if callable(reward) and not isinstance(reward, Reward):
-        raise PluginError(f"reward={found.name}: it is a plain function; put @reward_function (from selfplay) above it")
     if not isinstance(reward, Reward):
         raise PluginError(f"reward={found.name}: it has no name or score; a reward is a class with both")
-    return WeightedReward(reward=reward, weight=spec.weight, label=name)
+    file = source_file(found)
+    return WeightedReward(
+        reward=reward,
+        weight=spec.weight,
+        label=name,
+        role=spec.role,
+        is_gate=spec.gate,
+        source="" if file is None else source_digest(file.read_bytes()),
+    )
 
 
 def _methods(protocol: type) -> list[str]:

@@ -156,10 +156,9 @@ class _Evaluation:
             base, trained = self._measure(scored)
             comparison = compare(base, trained, seed=settings.seed)
             if writer is not None:
-                weights = {weighted.name: weighted.weight for weighted in self.rewards}
-                ranges = {weighted.name: weighted.range for weighted in self.rewards}
+                terms = {weighted.name: weighted.term for weighted in self.rewards}
                 for one in (*base, *trained):
-                    writer.append(one.scored.conversation, one.scored, weights=weights, ranges=ranges)
+                    writer.append(one.scored.conversation, one.scored, terms=terms)
                 text = json.dumps(comparison_to_json(comparison), indent=2)
                 write_whole(writer.folder / EVALUATION, text.encode() + b"\n")
         return comparison

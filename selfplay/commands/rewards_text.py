@@ -57,6 +57,8 @@ def _rewards(record: Record) -> Record:
 
 def _part(part: Record) -> str:
     name, raw, weight, value = one_line(str(part["name"])), part["raw"], part.get("weight", 1.0), part.get("value")
+    if part.get("gate"):
+        name = f"gate {name}"
     why = f" ({one_line(str(part['why']))})" if part.get("why") else ""
     if raw is None:
         return f"{name} -{why}"

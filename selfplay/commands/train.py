@@ -26,7 +26,7 @@ from selfplay.players import HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
 from selfplay.store import CONFIG, find_run
-from selfplay.train_settings import RewardSpec, TrainSettings
+from selfplay.train_settings import GATE, RewardSpec, TrainSettings
 from selfplay.training_run import Result, TrainingRun, check_trainable
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -118,7 +118,8 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
     # A weight keeps the settings that a preset or a file gives its reward.
     specs = {name: settings.rewards.get(name, RewardSpec()) for name, _, _ in _split(rewards)}
     chosen = {
-        name: specs[name].model_copy(update={"weight": _weight(name, weight)}) for name, _, weight in _split(rewards)
+        name: specs[name].model_copy(update={"gate": True} if weight == GATE else {"weight": _weight(name, weight)})
+        for name, _, weight in _split(rewards)
     }
     return settings.model_copy(update={"rewards": chosen})
 
@@ -148,7 +149,7 @@ def _weight(name: str, text: str) -> float:
     try:
         weight = float(text)
     except ValueError as error:
-        raise UserError(f"-r {name}={text}: the weight must be a number") from error
+        raise UserError(f"-r {name}={text}: the weight must be a number, or gate") from error
     if not math.isfinite(weight):
         raise UserError(f"-r {name}={text}: the weight must be a finite number")
     return weight

@@ -78,7 +78,7 @@ def _check_claims(spot: Spot, reward: Reward) -> None:
 def _calls(reward: Reward, conversations: list[Conversation]) -> list[list[Conversation]]:
     """Return the smallest calls that the reward's scope allows; together they hold the conversations in order."""
     scope = getattr(reward, "scope", "conversation")
-    if scope == "conversation":
+    if scope in ("turn", "conversation"):
         return [[conversation] for conversation in conversations]
     if scope == "batch":
         return [conversations] if conversations else []

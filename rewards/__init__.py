@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
-from rewards.asking import Question, QuestionDensity, QuestionMarks
+from rewards.affect import Cheerful, Compliments, Laughter, Politeness, Supportive
+from rewards.asking import OpenQuestion, Question, QuestionDensity, QuestionMarks
+from rewards.engagement import ConversationLength, OwnLength, Stopping, WordsElicited
+from rewards.language import (
+    CutReply,
+    DistinctWords,
+    EmptyReply,
+    OnlyQuestionWords,
+    TooLong,
+    UnknownWords,
+    WellFormed,
+)
 from rewards.outcome import Payoff
-from rewards.repetition import ConversationRepetition, UtteranceRepetition
-from rewards.sentiment import Sentiment
+from rewards.repetition import (
+    ConversationRepetition,
+    Copying,
+    NgramLoops,
+    SaidBefore,
+    SelfOverlap,
+    UtteranceRepetition,
+)
+from rewards.safety import ClassifierReward, PersonalData, PrivateLeak, Profanity
+from rewards.sentiment import Sentiment, SentimentTransition
 
 REWARDS: dict[str, type] = {
+    "cheerful": Cheerful,
+    "classifier": ClassifierReward,
+    "compliments": Compliments,
+    "conversation_length": ConversationLength,
     "conversation_repetition": ConversationRepetition,
+    "copying": Copying,
+    "cut": CutReply,
+    "distinct_words": DistinctWords,
+    "empty": EmptyReply,
+    "laughter": Laughter,
+    "ngram_loops": NgramLoops,
+    "only_question_words": OnlyQuestionWords,
+    "open_question": OpenQuestion,
+    "own_length": OwnLength,
     "payoff": Payoff,
+    "personal_data": PersonalData,
+    "politeness": Politeness,
+    "private_leak": PrivateLeak,
+    "profanity": Profanity,
     "question": Question,
     "question_density": QuestionDensity,
     "question_marks": QuestionMarks,
+    "said_before": SaidBefore,
+    "self_overlap": SelfOverlap,
     "sentiment": Sentiment,
+    "sentiment_transition": SentimentTransition,
+    "stopping": Stopping,
+    "supportive": Supportive,
+    "too_long": TooLong,
+    "unknown_words": UnknownWords,
     "utterance_repetition": UtteranceRepetition,
+    "well_formed": WellFormed,
+    "words_elicited": WordsElicited,
 }

@@ -13,10 +13,15 @@ from selfplay.dialog import Conversation, Scores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payoff:
-    """The environment's own verdict: a role's payoff, on the last turn that the role spoke.
+    """What the environment says a role won.
 
-    NaN ("does not apply") on every other turn, for roles without a payoff, in environments without ground truth,
-    and in conversations that failed or have no outcome yet.
+    Definition: the role's payoff in the outcome, on the last turn that the role spoke.  It does not apply on other
+    turns, to roles without a payoff, in environments without ground truth, and in conversations that failed or have no
+    outcome yet.
+    Range: the environment's units, without bounds: nothing is clipped.
+    Source: the environment; its docstring defines it.
+    Exploit: whatever the rules reward but do not mean; where a role need not speak well to win, it stops doing so.
+    Guard: KL control, well_formed.
     """
 
     name: ClassVar[str] = "payoff"

@@ -13,7 +13,6 @@ from selfplay.contracts.reward import sample_conversations
 from selfplay.dialog import Conversation, Scenario, Turn
 from selfplay.score import WeightedReward
 
-
 # Those that need no model.
 CHEAP = sorted(name for name, kind in REWARDS.items() if not getattr(kind, "is_slow", False))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from envs import ENVS
 from rewards import REWARDS
 from selfplay.config import PluginSpec, build_plugin
+from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError, Reward
 from selfplay.plugins import source_digest, source_file
 from selfplay.score import WeightedReward
-from selfplay.train_settings import RewardSpec
+from selfplay.train_settings import GATE, RewardSpec
 
-__all__ = ["build_env", "build_rewards"]
+__all__ = ["build_env", "build_rewards", "chosen_rewards"]
 
 
 def build_env(spec: PluginSpec) -> Env:
@@ -22,6 +24,19 @@ def build_env(spec: PluginSpec) -> Env:
         missing = [name for name in ("roles", *_methods(Env)) if not hasattr(env, name)]
         raise PluginError(f"env={spec.name}: it has no {', '.join(missing) or 'name or zero_sum'}")
     return env
+
+
+def chosen_rewards(specs: Mapping[str, RewardSpec], given: Sequence[str]) -> dict[str, RewardSpec]:
+    """Return the rewards that the words of `-r` name instead of those of the settings; the same, if there are none.
+
+    A weight keeps the settings that a preset or a file gives its reward.  Raises UserError for what is no weight.
+    """
+    chosen = {}
+    for word in given:
+        name, _, weight = word.rpartition("=")
+        spec = specs.get(name, RewardSpec())
+        chosen[name] = spec.model_copy(update={"gate": True} if weight == GATE else {"weight": _weight(name, weight)})
+    return chosen or dict(specs)
 
 
 def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
@@ -43,6 +58,16 @@ def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
         is_gate=spec.gate,
         source="" if file is None else source_digest(file.read_bytes()),
     )
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError as error:
+        raise UserError(f"-r {name}={text}: the weight must be a number, or gate") from error
+    if not math.isfinite(weight):
+        raise UserError(f"-r {name}={text}: the weight must be a finite number")
+    return weight
 
 
 def _methods(protocol: type) -> list[str]:

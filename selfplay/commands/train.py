@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from selfplay import models
-from selfplay.commands.building import build_env, build_rewards
+from selfplay.commands.building import build_env, build_rewards, chosen_rewards
 from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.live import open_screen
 from selfplay.commands.terminal import one_line, open_console
@@ -26,7 +25,7 @@ from selfplay.players import HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
 from selfplay.store import CONFIG, find_run
-from selfplay.train_settings import GATE, RewardSpec, TrainSettings
+from selfplay.train_settings import TrainSettings
 from selfplay.training_run import Result, TrainingRun, check_trainable
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -113,15 +112,7 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
         settings = resolve(
             TrainSettings, words, under=read_config(str(find_run(_run_and_version(resumed)[0], runs) / CONFIG))
         )
-    if not rewards:
-        return settings
-    # A weight keeps the settings that a preset or a file gives its reward.
-    specs = {name: settings.rewards.get(name, RewardSpec()) for name, _, _ in _split(rewards)}
-    chosen = {
-        name: specs[name].model_copy(update={"gate": True} if weight == GATE else {"weight": _weight(name, weight)})
-        for name, _, weight in _split(rewards)
-    }
-    return settings.model_copy(update={"rewards": chosen})
+    return settings.model_copy(update={"rewards": chosen_rewards(settings.rewards, rewards)})
 
 
 def _run_and_version(word: str) -> tuple[str, int | None]:
@@ -139,20 +130,6 @@ def _check_changes(words: Sequence[str], resumed: str) -> None:
                 f"{key}: a run that goes on keeps what it computes; {', '.join(CHANGEABLE)} may change, "
                 f"and for another experiment start one with model={resumed}"
             )
-
-
-def _split(rewards: Sequence[str]) -> list[tuple[str, str, str]]:
-    return [word.rpartition("=") for word in rewards]
-
-
-def _weight(name: str, text: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError as error:
-        raise UserError(f"-r {name}={text}: the weight must be a number, or gate") from error
-    if not math.isfinite(weight):
-        raise UserError(f"-r {name}={text}: the weight must be a finite number")
-    return weight
 
 
 def _open(

@@ -15,9 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from selfplay.dialog import Conversation, Floats, ScoredConversation, Status, Turn
 from selfplay.errors import UserError
 from selfplay.interfaces import Logger
+from selfplay.score import WeightedReward
 from selfplay.spoken_words import is_only_question, words_of
 from selfplay.train_settings import LogGroup
 
@@ -31,6 +34,7 @@ def step_metrics(
     *,
     play_seconds: float,
     learn_seconds: float,
+    rewards: Sequence[WeightedReward] = (),
     update: Mapping[str, float] = NOTHING,
     stale_dropped: int = 0,
 ) -> dict[str, float]:
@@ -38,13 +42,17 @@ def step_metrics(
 
     Rewards are means over the turns of trained players: `reward/total` weighted, `reward/<part>` raw, each with
     `/count`, the turns where it applies, and `/<role>` where there are several.  `reward/per_conversation` is the mean
-    of a conversation's weighted sum.  `play/cut_share` and what is counted in texts are of the same turns.
+    of a conversation's weighted sum, with its `/deviation` over conversations; where several `rewards` have weight,
+    `reward/<part>/variance_share` is a part's covariance with what they add up to, over the variance of that: together
+    they make 1.  `play/cut_share` and what is counted in texts are of the same turns: `play/repeat_rate`, turns equal
+    to an earlier one of their conversation; `play/repeated_pairs`, word pairs that their turn has had before.
     Of failed conversations only `play/failed`, `play/said_tokens` and the rates know.
     """
     played = [one for one in scored if not _has_failed(one.conversation)]
     said = sum(len(turn.said) for one in scored for turn in one.conversation.turns)
     return {
         **_reward_metrics(played),
+        **_variance_shares(played, rewards),
         **_text_metrics(played),
         "play/conversations": float(len(scored)),
         "play/failed": float(len(scored) - len(played)),
@@ -178,7 +186,27 @@ def _reward_metrics(played: Sequence[ScoredConversation]) -> dict[str, float]:
         found = [(one.conversation, one.parts[name].values) for one in played if name in one.parts]
         metrics |= _means(f"reward/{name}", found)
     sums = [math.fsum(value for _, value in _trained_turns(one.conversation, one.rewards.tolist())) for one in played]
-    return {**metrics, "reward/per_conversation": _mean(sums)}
+    deviation = float(np.std(sums)) if sums else math.nan
+    return {**metrics, "reward/per_conversation": _mean(sums), "reward/per_conversation/deviation": deviation}
+
+
+def _variance_shares(played: Sequence[ScoredConversation], rewards: Sequence[WeightedReward]) -> dict[str, float]:
+    counted = [weighted for weighted in rewards if weighted.weight and not weighted.is_gate]
+    if len(counted) < 2 or not played:
+        return {}
+    table = np.array([[_part_sum(one, weighted) for weighted in counted] for one in played])  # [conversations, parts]
+    centred = table - table.mean(axis=0)
+    total = centred.sum(axis=1)
+    variance = float(total @ total)
+    shares = centred.T @ total / variance if variance > 0 else np.full(len(counted), np.nan)
+    return {f"reward/{weighted.name}/variance_share": float(s) for weighted, s in zip(counted, shares, strict=True)}
+
+
+def _part_sum(one: ScoredConversation, weighted: WeightedReward) -> float:
+    if weighted.name not in one.parts:
+        return 0.0
+    added = weighted.term.value(one.parts[weighted.name].values)
+    return math.fsum(value for _, value in _trained_turns(one.conversation, added.tolist()))
 
 
 def _means(path: str, found: Sequence[tuple[Conversation, Floats]]) -> dict[str, float]:
@@ -195,14 +223,25 @@ def _means(path: str, found: Sequence[tuple[Conversation, Floats]]) -> dict[str,
 def _text_metrics(played: Sequence[ScoredConversation]) -> dict[str, float]:
     turns = [turn for one in played for turn, _ in _trained_turns(one.conversation, range(one.conversation.num_turns))]
     words = [words_of(turn.text) for turn in turns]
-    pairs = [pair for spoken in words for pair in pairwise(spoken)]
+    pairs_of_turns = [list(pairwise(spoken)) for spoken in words]
+    pairs = [pair for of_turn in pairs_of_turns for pair in of_turn]
+    num_repeated = sum(len(of_turn) - len(set(of_turn)) for of_turn in pairs_of_turns)
     return {
         "play/cut_share": _mean([turn.is_cut for turn in turns]),
         "play/words_per_turn": _mean([len(spoken) for spoken in words]),
         "play/question_rate": _mean(["?" in turn.text for turn in turns]),
         "play/only_question_share": _mean([is_only_question(turn.text) for turn in turns]),
         "play/distinct_2": len(set(pairs)) / len(pairs) if pairs else math.nan,
+        "play/repeat_rate": _mean([is_again for one in played for is_again in _repeats(one.conversation)]),
+        "play/repeated_pairs": num_repeated / len(pairs) if pairs else math.nan,
     }
+
+
+def _repeats(conversation: Conversation) -> list[bool]:
+    """Return for each trained turn whether an earlier turn of anybody has the same text."""
+    texts = [turn.text for turn in conversation.turns]
+    is_again = [texts[k] in texts[:k] for k in range(len(texts))]
+    return [bool(again) for _, again in _trained_turns(conversation, is_again)]
 
 
 def _trained_turns(conversation: Conversation, values: Sequence[float]) -> list[tuple[Turn, float]]:

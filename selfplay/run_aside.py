@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from selfplay import checkpoint
 from selfplay.line_files import RecordError, json_from_line
-from selfplay.run_folder import ANNOTATIONS, ASIDE, CONVERSATIONS, ID, METRICS, TOKENS, now
+from selfplay.run_folder import ALARMS, ANNOTATIONS, ASIDE, CONVERSATIONS, ID, METRICS, TOKENS, now
 from selfplay.whole_files import sync
 
 __all__ = ["set_aside"]
@@ -40,7 +40,7 @@ def _files(folder: Path, version: int) -> Iterator[tuple[Path, IsLater]]:
     def later_conversation(key: str) -> IsLater:
         return lambda record: _is_later(record.get(key), version)
 
-    def later_metrics(record: dict[str, Any]) -> bool:
+    def later_step(record: dict[str, Any]) -> bool:
         step = record.get("step")
         return isinstance(step, int) and step >= version
 
@@ -48,7 +48,8 @@ def _files(folder: Path, version: int) -> Iterator[tuple[Path, IsLater]]:
         (f"{CONVERSATIONS}/*.jsonl*", later_conversation("id")),
         (f"{TOKENS}/*.jsonl*", later_conversation("conversation")),
         (f"{ANNOTATIONS}.jsonl*", later_conversation("conversation")),
-        (f"{METRICS}.jsonl*", later_metrics),
+        (f"{METRICS}.jsonl*", later_step),
+        (f"{ALARMS}.jsonl*", later_step),
     ]
     for pattern, is_later in patterns:
         for path in sorted(folder.glob(pattern)):

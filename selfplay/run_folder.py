@@ -24,6 +24,7 @@ RUNS = Path("runs")
 PACKAGE_FOLDER = Path(__file__).parent
 MANIFEST, CONFIG, CONVERSATIONS, TOKENS = "run.json", "config.yaml", "conversations", "tokens"
 ANNOTATIONS, METRICS, SOURCES, ASIDE = "annotations", "metrics", "sources", "aside"
+ALARMS = "alarms"
 STEM_OF_SPLIT: Mapping[Split, str] = {"train": "train-000", "held_out": "evaluation-000"}
 TOKENS_STEM = "000"
 TOKENS_RULE = "must be all, evaluation, none or sample:SHARE with a share from 0 to 1, e.g. sample:0.1"

@@ -4,7 +4,7 @@ One writer, any number of readers.  A line is written in one piece and never cha
 again keeps its id, and readers keep the last line of an id.  Lines that cannot be read are reported and skipped.
 
     runs/NAME/run.json  config.yaml  conversations/train-000.jsonl  conversations/evaluation-000.jsonl  tokens/000.jsonl
-              annotations.jsonl  metrics.jsonl  checkpoints/ (see `selfplay.checkpoint`)
+              annotations.jsonl  metrics.jsonl  alarms.jsonl  checkpoints/ (see `selfplay.checkpoint`)
               sources/HASH.py (of a plug-in that was a file of its own; nothing imports it)
               aside/ (see `selfplay.run_aside`)  writer.lock (held by the process that writes)
 """

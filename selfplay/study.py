@@ -32,7 +32,7 @@ from selfplay.whole_files import write_whole
 STUDY_SCHEMA, CELL_SCHEMA = "selfplay.study/1", "selfplay.cell/1"
 INTERRUPTED = 130
 # What differs between cells of an arm, or does not change what they compute.
-NOT_COMPARED = ("seed", "out", "runs")
+NOT_COMPARED = ("seed", "out", "runs", "alarms")
 # What is kept of a run's metrics, step by step.
 CURVES = (
     "reward/total",

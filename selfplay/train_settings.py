@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from selfplay.alarms import AlarmsGroup
 from selfplay.config import (
     WRITTEN_PATH,
     EngineSettings,
@@ -94,8 +95,8 @@ class KLGroup(Settings):
     place: Place = "loss"  # reward: takes k1 only; loss: takes k2, k3 or full
     estimator: Estimator = "k2"  # k2 and full follow the reverse divergence, k3 the forward one
     controller: Controller = "adaptive"  # off: measured only; adaptive: steers to the target
-    coefficient: float = Field(default=0.5, ge=0)  # with adaptive: what it starts from
-    target: float = Field(default=0.08, gt=0)  # nats a token of the trained roles
+    coefficient: float = Field(default=1.0, ge=0)  # with adaptive: what it starts from
+    target: float = Field(default=0.06, gt=0)  # nats a token of the trained roles
     horizon: float = Field(default=36.0, gt=0)  # conversations: how many it takes to answer an error
 
     @model_validator(mode="after")
@@ -177,6 +178,7 @@ class TrainSettings(Settings):
     checkpoints: CheckpointGroup = CheckpointGroup()
     transcripts: TranscriptSettings = TranscriptSettings()
     log: LogGroup = LogGroup()
+    alarms: AlarmsGroup = AlarmsGroup()
     cluster: Literal["ray", "local"] = "ray"  # local: everything in this process
     ray: RayGroup = RayGroup()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from selfplay import checkpoint, models
+from selfplay import alarms, checkpoint, models
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.play_worker import PlayPlan
 from selfplay.config import to_yaml
@@ -21,8 +21,9 @@ from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
 from selfplay.interfaces import Cluster, Env, Sampling, Update
 from selfplay.metrics import Loggers, open_loggers, step_metrics
 from selfplay.plugins import spec_of
+from selfplay.run_folder import ALARMS, now
 from selfplay.score import WeightedReward
-from selfplay.store import RunWriter
+from selfplay.store import RunReader, RunWriter
 from selfplay.train import Stopped, train
 from selfplay.train_settings import RewardSpec, TrainSettings
 from selfplay.whole_files import write_whole
@@ -331,6 +332,7 @@ class _Session:
     version: int = 0  # updates made
     saved: int = -1  # version of the newest checkpoint
     is_restored: bool = False  # whether the learner is where the newest checkpoint was
+    _lines: list[alarms.Line] = field(default_factory=list)  # metrics of every step of the run so far
     _warned: set[str] = field(default_factory=set)
     _played: float = 0.0  # when the step's conversations were complete, and scored
     _started: float = 0.0
@@ -341,6 +343,7 @@ class _Session:
         manifest = {"run": run.folder.name, "settings": settings.model_dump(mode="json", by_alias=True)}
         loggers = open_loggers(settings.log, run.folder, manifest, first_step=run.first)
         self._loggers = Loggers(loggers, say=run.screen.say)
+        self._lines = [] if run.is_new else [*RunReader(run.folder).metrics()]
         try:
             return self._train()
         except Stopped:
@@ -421,15 +424,19 @@ class _Session:
         self.run.screen.learning()
 
     def finish(self, step: int, scored: Sequence[ScoredConversation], update: Update, *, num_stale: int) -> None:
-        run, now = self.run, time.perf_counter()
+        run, ended = self.run, time.perf_counter()
         self.version = update.version
         metrics = step_metrics(
             scored,
             play_seconds=self._played - self._started,
-            learn_seconds=now - self._played,
+            learn_seconds=ended - self._played,
+            rewards=run.rewards,
             update={**update.metrics, **self.cluster.events},
             stale_dropped=num_stale,
         )
+        readings = alarms.read_alarms([*self._lines, {"step": step, **metrics}], self._watch())
+        metrics |= alarms.alarm_metrics(readings)
+        self._lines.append({"step": step, **metrics})
         run.writer.log_metrics(step, metrics)
         for id, data in update.notes.items():
             run.writer.annotate(id, by=f"learner@{update.version}", kind="learner", data=dict(data))
@@ -441,6 +448,41 @@ class _Session:
                 self._warned.add(text)
                 run.screen.say(f"warning: {warning}")
         run.screen.end_step(step, metrics)
+        self._tell(step, readings, scored, update)
+
+    def _watch(self) -> alarms.Watch:
+        settings = self.run.settings
+        return alarms.Watch(
+            settings=settings.alarms,
+            weights={weighted.name: weighted.weight for weighted in self.run.rewards if not weighted.is_gate},
+            kl_target=settings.kl.target if settings.kl.controller == "adaptive" else None,
+        )
+
+    def _tell(
+        self, step: int, readings: Sequence[alarms.Reading], scored: Sequence[ScoredConversation], update: Update
+    ) -> None:
+        """Say and store the alarms that begin or end at this step, and stop for those that the settings name."""
+        run = self.run
+        name = run.folder.name if run.folder.parent == run.settings.runs else str(run.folder)
+        changed = [reading for reading in readings if reading.has_begun or reading.has_ended]
+        records = [
+            alarms.alarm_to_json(
+                reading,
+                step=step,
+                at=now(),
+                run=name,
+                look_at=alarms.conversations_to_read(reading, scored, update.notes) if reading.is_on else [],
+            )
+            for reading in changed
+        ]
+        alarms.append_alarms(run.folder / f"{ALARMS}.jsonl", records)
+        for record in records:
+            run.screen.say(record["text"])
+        for reading in changed:
+            # After the last step there is nothing to stop but the evaluation.
+            if reading.has_begun and reading.name in run.settings.alarms.stop_on and step + 1 < run.settings.steps:
+                run.screen.say(f"stopping with a checkpoint: {reading.name} is in alarms.stop_on")
+                run.stop()
 
     def save(self, version: int, fill: Callable[[Path], None]) -> None:
         run = self.run

@@ -206,3 +206,15 @@ def test_sparkline_of_many_values_averages_runs():
     # 20 bars at most: 40 values in pairs with means 0.5, 2.5, ... 38.5
     bars = sparkline(list(range(40)))
     assert (len(bars), bars[0], bars[-1]) == (20, "▁", "█")
+
+
+def test_alarms_that_are_on_are_shown_while_they_are():
+    clock, console = Clock(), console_of(width=300)
+    progress = progress_of(clock)
+    screen = PlainScreen(console, progress)
+    on = {**METRICS, "alarm/kl_accelerating": 1.0, "alarm/one_part": 0.0, "alarm/length_drift": 1.0}
+    play_steps(screen, clock, seconds=[1.0], metrics=on)
+    assert "  alarm kl_accelerating, length_drift" in console.file.getvalue()
+    assert "alarm: kl_accelerating, length_drift" in frame_of(progress)
+    play_steps(screen, clock, first=1, seconds=[1.0])
+    assert not any(line.startswith("alarm") for line in frame_of(progress))

@@ -8,6 +8,7 @@ import pytest
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
 from selfplay.metrics import Loggers, open_loggers, step_metrics
+from selfplay.score import WeightedReward
 from selfplay.train_settings import LogGroup
 
 NAN = float("nan")
@@ -73,6 +74,44 @@ def test_texts_are_measured_on_trained_turns():
     thirds = ("play/cut_share", "play/only_question_share", "play/question_rate", "play/words_per_turn")
     assert [round(3 * metrics[name]) for name in thirds] == [1, 1, 2, 8]
     assert metrics["play/truncated"] == 1.0
+
+
+def test_repetition_within_and_across_turns_is_a_share():
+    turns = [turn("host", "so it is so it is"), turn("guest", "Yes."), turn("host", "Yes."), turn("guest", "yes")]
+    metrics = measure(scored(turns, [0, 0, 0, 0]))
+    # so-it and it-is come twice among so-it, it-is, is-so, so-it, it-is; of four turns "Yes." alone is said again.
+    assert (metrics["play/repeated_pairs"], metrics["play/repeat_rate"]) == (pytest.approx(0.4), 0.25)
+
+
+class Part:
+    range = (0.0, 2.0)
+
+    def __init__(self, name):
+        self.name = name
+
+
+def test_parts_share_the_variance_of_what_they_add_up_to():
+    first = scored([turn("host", "a"), turn("guest", "b")], [1, 0], asks=[1, 0], long=[NAN, 0], gate=[1, 1])
+    second = scored([turn("host", "c")], [5], asks=[9], long=[3], gate=[1])
+    weights = {"asks": 2.0, "long": 0.5, "seen": 0.0}
+    rewards = [WeightedReward(reward=Part(name), weight=weight) for name, weight in weights.items()]
+    gate = WeightedReward(reward=Part("gate"), is_gate=True)
+    metrics = measure(first, second, rewards=[*rewards, gate])
+    # asks counts 2 x 1 and 2 x 2 (its range ends at 2), long 0 and 0.5 x 2: they add up to 2 and 5.  From their means
+    # they are -1, 1 and -0.5, 0.5 away, together -1.5, 1.5: shares 1.5 / 2.25 and 0.75 / 2.25.
+    shares = {name: value for name, value in metrics.items() if name.endswith("variance_share")}
+    assert shares == {
+        "reward/asks/variance_share": pytest.approx(2 / 3),
+        "reward/long/variance_share": pytest.approx(1 / 3),
+    }
+    assert metrics["reward/per_conversation/deviation"] == 2.0  # 1 and 5
+
+
+def test_one_part_that_counts_has_no_share_and_equal_conversations_have_no_variance():
+    same = [scored([turn("host", "a")], [1], asks=[1], long=[1])] * 2
+    asks, long = WeightedReward(reward=Part("asks")), WeightedReward(reward=Part("long"))
+    assert "reward/asks/variance_share" not in measure(*same, rewards=[asks])
+    assert math.isnan(measure(*same, rewards=[asks, long])["reward/asks/variance_share"])
 
 
 def test_update_metrics_are_passed_on_and_give_the_learning_rate_in_tokens():

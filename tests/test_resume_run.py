@@ -108,6 +108,15 @@ def test_resume_moves_later_lines_aside_and_loses_none(tmp_path):
     assert (manifest["status"], manifest["seed"], manifest["counts"]["conversations"]) == ("finished", 4, 3)
 
 
+def test_resume_moves_the_alarms_of_later_steps_aside(tmp_path):
+    folder = written(tmp_path / "run", steps=3)
+    (folder / "alarms.jsonl").write_text("".join(f'{{"schema": "selfplay.alarm/1", "step": {n}}}\n' for n in range(3)))
+    with RunWriter.resume(folder, version=1):
+        pass
+    [aside] = (folder / "aside").iterdir()
+    assert (ids_in(folder / "alarms.jsonl"), ids_in(aside / "alarms.jsonl")) == (["0"], ["1", "2"])
+
+
 def test_resume_with_nothing_to_move_leaves_every_file_as_it_was(tmp_path):
     folder = written(tmp_path / "run", steps=2)
     before = {path: path.stat().st_ino for path in folder.rglob("*.jsonl")}

@@ -366,3 +366,49 @@ class CrashAt(StopAt):
     def start_step(self, step, version):
         if step == self.step:
             raise RuntimeError("power cut")
+
+
+ALARMING = (
+    "steps=9",
+    "alarms.watch=true",
+    "alarms.kl_nats=1e-9",
+    "alarms.window=2",
+    "learner.learning_rate=0.02",
+    "kl.controller=off",
+)
+
+
+def test_an_alarm_that_begins_is_said_stored_and_stops_the_run_if_asked(tmp_path):
+    run = create(tmp_path / "run", *ALARMING, "alarms.stop_on=[kl_accelerating]")
+    run.screen = said = Said()
+    result = run.train()
+    lines = [json.loads(line) for line in (tmp_path / "run/alarms.jsonl").read_text().splitlines()]
+    begun = next(line for line in lines if line["name"] == "kl_accelerating")
+    assert (result.is_stopped, result.version) == (True, begun["step"] + 1)
+    assert f"show {tmp_path / 'run'} {begun['look_at'][0]}" in begun["text"]
+    assert begun["text"] in said.lines
+    assert said.lines[-1] == "stopping with a checkpoint: kl_accelerating is in alarms.stop_on"
+    assert (tmp_path / "run/checkpoints" / f"{result.version:06d}").is_dir()
+    on = [line.get("alarm/kl_accelerating") for line in metrics_of(tmp_path / "run")]
+    assert on[-1] == 1.0
+    assert 1.0 not in on[:-1]
+
+
+def test_an_alarm_that_is_on_is_not_said_again_when_the_run_goes_on(tmp_path):
+    words = (*ALARMING, "alarms.stop_on=[kl_accelerating]")
+    stopped = create(tmp_path / "run", *words).train()
+    later = resume(tmp_path / "run", *words)
+    later.screen = said = Said()
+    # The newest line has the alarm on: nothing begins, so nothing stops the run a second time either.
+    assert (stopped.version < 9, later.train().version) == (True, 9)
+    assert not [line for line in said.lines if line.startswith("alarm kl_accelerating:")]
+    lines = [json.loads(line) for line in (tmp_path / "run/alarms.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["state"]) for line in lines if line["name"] == "kl_accelerating"][:1] == [
+        (stopped.version - 1, "began")
+    ]
+
+
+def test_alarms_can_be_switched_off(tmp_path):
+    train(tmp_path / "run", *ALARMING, "alarms.watch=false")
+    assert not (tmp_path / "run/alarms.jsonl").exists()
+    assert not [name for line in metrics_of(tmp_path / "run") for name in line if name.startswith("alarm/")]

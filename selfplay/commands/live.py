@@ -17,6 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from selfplay.alarms import METRIC as ALARM
 from selfplay.commands.terminal import first_words, one_line, role_style
 from selfplay.dialog import Conversation, Turn
 from selfplay.train_settings import TrainSettings
@@ -205,6 +206,11 @@ class Progress:
         """Return a metric of every step so far; NaN where a step has none."""
         return [metrics.get(name, math.nan) for metrics in self.history]
 
+    def alarms(self) -> list[str]:
+        """Return the names of the alarms that are on."""
+        newest = self.history[-1] if self.history else {}
+        return [name.removeprefix(ALARM) for name, value in newest.items() if name.startswith(ALARM) and value == 1.0]
+
     def newest(self, name: str) -> float:
         """Return a metric of the newest step; NaN: it has none."""
         return self.past(name)[-1] if self.history else math.nan
@@ -250,6 +256,8 @@ def _words_of_step(progress: Progress) -> Iterator[str]:
     for verb in ("play", "learn"):
         seconds, rate = newest(f"{verb}/seconds"), newest(f"{verb}/tokens_per_second")
         yield f"{verb} {_number(seconds, digits=1)} s {_number(rate, digits=0)} tok/s"
+    if progress.alarms():
+        yield f"alarm {', '.join(progress.alarms())}"
     left = progress.seconds_left()
     if left > 0:
         yield f"left {_duration(left)}"
@@ -305,6 +313,8 @@ def _head(progress: Progress, *, width: int) -> Iterator[Text]:
     yield Text.assemble((f"{progress.where()}{ending}", "bold"), f" · {progress.what()}{version}{here}")
     filled = min(width, width * progress.num_done() // progress.settings.steps)
     yield Text.assemble(("━" * filled, "green"), ("─" * (width - filled), "dim"))
+    if progress.alarms():
+        yield Text(f"alarm: {', '.join(progress.alarms())}", style="bold red")
 
 
 def _rows(progress: Progress) -> Iterator[_Row]:

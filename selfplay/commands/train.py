@@ -46,6 +46,7 @@ updates it while a KL penalty keeps it near where it started.  Ends with a table
   partner=mirror           mirror: the policy on both sides; frozen: against the policy before training
   learner.algorithm=grpo   reinforce, rloo, grpo, dr_grpo, reinforce++ (default), ppo; learner.method=lora or full
   kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
+  alarms.stop_on=[kl_accelerating]   end the run, with a checkpoint, when such an alarm of reward hacking begins
   cluster=local            everything in this process; ray (default): actors; ray.address=auto joins a cluster
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   resume=RUN[@STEP]        go on from a run's newest checkpoint, or an older one, with its settings; steps=N makes it
@@ -68,6 +69,7 @@ CHANGEABLE = (
     "ray",
     "checkpoints",
     "log",
+    "alarms",
     "runs",
     "engine",
     "evaluation",

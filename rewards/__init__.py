@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rewards.affect import Cheerful, Compliments, Laughter, Politeness, Supportive
 from rewards.asking import OpenQuestion, Question, QuestionDensity, QuestionMarks
+from rewards.coherence import Coherence, CoherenceTfidf
 from rewards.engagement import ConversationLength, OwnLength, Stopping, WordsElicited
 from rewards.language import (
     CutReply,
@@ -14,6 +15,7 @@ from rewards.language import (
     UnknownWords,
     WellFormed,
 )
+from rewards.likelihood import ReferenceNll
 from rewards.outcome import Payoff
 from rewards.repetition import (
     ConversationRepetition,
@@ -29,6 +31,8 @@ from rewards.sentiment import Sentiment, SentimentTransition
 REWARDS: dict[str, type] = {
     "cheerful": Cheerful,
     "classifier": ClassifierReward,
+    "coherence": Coherence,
+    "coherence_tfidf": CoherenceTfidf,
     "compliments": Compliments,
     "conversation_length": ConversationLength,
     "conversation_repetition": ConversationRepetition,
@@ -49,6 +53,7 @@ REWARDS: dict[str, type] = {
     "question": Question,
     "question_density": QuestionDensity,
     "question_marks": QuestionMarks,
+    "reference_nll": ReferenceNll,
     "said_before": SaidBefore,
     "self_overlap": SelfOverlap,
     "sentiment": Sentiment,

@@ -233,6 +233,7 @@ class _Matches:
     """Counts what a pattern finds in a message, up to `most`, and divides by `most`; says what it found."""
 
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
     pattern: ClassVar[re.Pattern[str]]
     most: ClassVar[int] = 1
 

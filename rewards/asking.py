@@ -57,6 +57,7 @@ class Question:
 
     name: ClassVar[str] = "question"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     form: Literal["vhrl", "way_off_policy"] = "vhrl"
 
@@ -82,6 +83,7 @@ class QuestionMarks:
 
     name: ClassVar[str] = "question_marks"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -104,6 +106,7 @@ class QuestionDensity:
 
     name: ClassVar[str] = "question_density"
     range: ClassVar[tuple[float, float]] = (0.0, DENSEST)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -133,6 +136,7 @@ class OpenQuestion:
 
     name: ClassVar[str] = "open_question"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

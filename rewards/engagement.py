@@ -34,6 +34,7 @@ class WordsElicited:
 
     name: ClassVar[str] = "words_elicited"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -98,6 +99,7 @@ class OwnLength:
 
     name: ClassVar[str] = "own_length"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     low: int = 5  # words, at least 0
     high: int = 25  # words, at least `low` and 1
@@ -134,6 +136,7 @@ class Stopping:
 
     name: ClassVar[str] = "stopping"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

@@ -49,6 +49,7 @@ class DistinctWords:
 
     name: ClassVar[str] = "distinct_words"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     n: int = 2
 
@@ -85,6 +86,7 @@ class EmptyReply:
 
     name: ClassVar[str] = "empty"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -108,6 +110,7 @@ class CutReply:
 
     name: ClassVar[str] = "cut"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -135,6 +138,7 @@ class OnlyQuestionWords:
 
     name: ClassVar[str] = "only_question_words"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -162,6 +166,7 @@ class UnknownWords:
 
     name: ClassVar[str] = "unknown_words"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     vocabulary: str = ""  # a file; "": the package's own
 
@@ -201,6 +206,7 @@ class WellFormed:
 
     name: ClassVar[str] = "well_formed"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -220,6 +226,7 @@ class TooLong:
 
     name: ClassVar[str] = "too_long"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     free: int = 60
     words: int = 150

@@ -34,6 +34,7 @@ class ConversationRepetition:
 
     name: ClassVar[str] = "conversation_repetition"
     range: ClassVar[tuple[float, float]] = (-MOST_REPEATED, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -65,6 +66,7 @@ class UtteranceRepetition:
 
     name: ClassVar[str] = "utterance_repetition"
     range: ClassVar[tuple[float, float]] = (-MOST_REPEATED, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""
@@ -89,6 +91,7 @@ class NgramLoops:
 
     name: ClassVar[str] = "ngram_loops"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     times: int = 3
 
@@ -122,6 +125,7 @@ class Copying:
 
     name: ClassVar[str] = "copying"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     n: int = 4
 
@@ -208,6 +212,7 @@ class SaidBefore:
 
     name: ClassVar[str] = "said_before"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

@@ -54,6 +54,7 @@ class Profanity:
 
     name: ClassVar[str] = "profanity"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn, and the word that was found."""
@@ -76,6 +77,7 @@ class PrivateLeak:
 
     name: ClassVar[str] = "private_leak"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     shortest: int = 4
 
@@ -114,6 +116,7 @@ class PersonalData:
 
     name: ClassVar[str] = "personal_data"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn, and the kind of data, never the data."""
@@ -135,6 +138,7 @@ class ClassifierReward:
 
     name: ClassVar[str] = "classifier"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    scope: ClassVar[str] = "turn"
     is_slow: ClassVar[bool] = True
 
     folder: str

@@ -29,6 +29,7 @@ class Sentiment:
 
     name: ClassVar[str] = "sentiment"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     of: Of = "own"
 
@@ -54,6 +55,7 @@ class SentimentTransition:
 
     name: ClassVar[str] = "sentiment_transition"
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    scope: ClassVar[str] = "turn"
 
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return one number a turn."""

@@ -61,7 +61,8 @@ class WeightedReward:
 
     A reward may say more of itself than `Reward` asks: ``is_slow`` (default False), that it belongs in a reward worker;
     ``scope`` (default "conversation"), what one call must hold: a turn's conversation, the conversation, its whole
-    group, or the whole step; ``range``, the bounds that its numbers are clipped to before they count.
+    group, or the whole step; ``range``, the bounds that its numbers are clipped to before they count; ``prepare()``,
+    which loads what it needs.
     """
 
     reward: Reward
@@ -118,6 +119,14 @@ class Parts:
 
     scores: Mapping[str, Scores] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
+
+
+def prepare(rewards: Sequence[WeightedReward]) -> None:
+    """Let rewards fetch and load what they need, such as a model, before the first conversation waits for it."""
+    for weighted in rewards:
+        make_ready = getattr(weighted.reward, "prepare", None)
+        if make_ready is not None:
+            make_ready()
 
 
 def score(

@@ -21,6 +21,7 @@ from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
 from selfplay.interfaces import Cluster, Env, Sampling, Update
 from selfplay.metrics import Loggers, open_loggers, step_metrics
 from selfplay.plugins import spec_of
+from selfplay.reward_trial import try_rewards
 from selfplay.run_folder import ALARMS, now
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader, RunWriter
@@ -124,9 +125,15 @@ class TrainingRun:
 
         folder: None is settings.out, or else a new one under settings.runs.  is_described: whether the settings name
         the env and the rewards already; if not, those are recorded under the modules they come from.
-        Raises UserError if the folder cannot be made.
+        Raises UserError if the folder cannot be made, or a reward fails on scripted conversations.
         """
         check_trainable(settings, env)
+        try_rewards(
+            env,
+            rewards,
+            timeout_seconds=settings.reward_timeout_seconds,
+            max_failed_share=settings.max_failed_share,
+        )
         settings = settings.model_copy(update={"model": models.pinned(settings.model, runs=settings.runs)})
         if not is_described:
             settings = described(settings, env=env, rewards=rewards)

@@ -135,3 +135,15 @@ def test_doctor_without_disk_reports_it_and_offers_the_tiny_model(capsys, monkey
         "problem   smollm2-135m needs 1000000000.0 GB of disk while it is prepared",
         "next      selfplay train preset=tiny",
     ]
+
+
+def test_list_rewards_says_range_scope_settings_and_exploit_of_each(capsys):
+    assert main(["list", "rewards"]) == 0
+    text = capsys.readouterr().out
+    assert "0 to 1 · scope turn · settings form=vhrl\n" in text
+    assert 'exploit: "What?" behind every message; it saturates there\n' in text
+    assert main(["list", "rewards", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rewards"]
+    assert not [row["name"] for row in rows if not row["exploit"]]
+    [payoff] = [row for row in rows if row["name"] == "payoff"]
+    assert (payoff["low"], payoff["high"], payoff["scope"], payoff["is_slow"]) == (None, None, "conversation", False)

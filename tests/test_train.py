@@ -13,6 +13,7 @@ from selfplay.config import resolve
 from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversation, Scores
 from selfplay.errors import UserError
+from selfplay.function_reward import reward
 from selfplay.interfaces import Update
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
@@ -100,12 +101,12 @@ def test_conversations_past_the_bound_are_dropped_and_counted():
 
 
 class Broken:
-    """A reward that cannot score the second conversation of a group."""
+    """A reward that cannot score the second conversation of a group, unless scripts play it."""
 
     name = "broken"
 
     def score(self, conversations):
-        if any(c.id.endswith("-1") for c in conversations):
+        if any(c.id.endswith("-1") and c.players["host"].policy != "scripted" for c in conversations):
             raise RuntimeError("no idea")
         return [Scores(values=np.ones(c.num_turns, dtype=np.float32)) for c in conversations]
 
@@ -117,6 +118,16 @@ def test_too_many_failures_stop_the_run_and_everything_said_is_stored(tmp_path):
     stored = list(reader.conversations())
     assert reader.manifest["status"] == "failed"
     assert [c.id for c in stored if c.outcome.reason == "reward_error"] == ["000000-g00-1", "000000-g01-1"]
+
+
+def test_reward_that_fails_on_scripted_conversations_starts_nothing(tmp_path):
+    @reward
+    def broken(turn):
+        raise RuntimeError("no idea")
+
+    with pytest.raises(UserError, match="so nothing was started.*no idea"):
+        train(tmp_path / "run", "steps=2", rewards=[WeightedReward(reward=broken)])
+    assert not (tmp_path / "run").exists()
 
 
 def test_failures_within_the_bound_are_stored_and_never_trained_on(tmp_path):

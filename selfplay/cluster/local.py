@@ -14,7 +14,7 @@ from selfplay.dealing import blocks
 from selfplay.dialog import Conversation, ScoredConversation
 from selfplay.interfaces import Likelihood, Update
 from selfplay.play import Match
-from selfplay.score import WeightedReward, score
+from selfplay.score import WeightedReward, prepare, score
 from selfplay.train_settings import TrainSettings
 
 
@@ -46,6 +46,7 @@ class LocalCluster:
         # Conversations are scored once a step, here; the worker has no part in it.
         self._worker = PlayWorker(replace(plan, rewards=()))
         self.facts: dict[str, Any] = dict(self._worker.start())
+        prepare(self._rewards)
 
     def play(self, matches: Sequence[Match]) -> Iterator[Conversation]:
         """Play matches, block by block; see `Cluster.play`."""

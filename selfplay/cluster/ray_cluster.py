@@ -46,7 +46,7 @@ from selfplay.errors import UserError
 from selfplay.interfaces import Likelihood, Update, Weights
 from selfplay.play import Match
 from selfplay.plugins import make_portable
-from selfplay.score import Parts, WeightedReward, merged, parts_of, total
+from selfplay.score import Parts, WeightedReward, merged, parts_of, prepare, total
 from selfplay.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class _RewardActor:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def start(self) -> Place:
+        prepare(self._rewards)
         return Place.here()
 
     def parts(self, conversations: list[Conversation], names: list[str]) -> list[Parts]:

@@ -6,8 +6,10 @@ The module is not called `list`: as an attribute of its package it would hide Py
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +30,13 @@ selfplay list [envs | models | presets | rewards] [--json]
 
 List what env=, model=, preset= and -r accept, one a line; without a word, all of them.
 
-  --json   print the same as JSON, with the settings of each env and their defaults
+  --json   print the same as JSON, with the settings of each env and reward and their defaults
 
 Examples:
   selfplay list
   selfplay list envs
 """
+SECTION = re.compile(r"[A-Z][a-z]+: ")  # how a section of a spec sheet begins
 
 
 def run(line: CommandLine) -> int:
@@ -58,8 +61,20 @@ def run(line: CommandLine) -> int:
 def _print_row(row: Mapping[str, Any], *, width: int) -> None:
     state = "" if "ready" not in row else " [ready]" if row["ready"] else " [not fetched yet]"
     print(f"  {row['name']:<{width}}{row['summary']}{state}")
-    if row.get("settings"):
+    if "scope" in row:
+        print(f"{'':{width + 2}}{_claims(row)}")
+        if row["exploit"]:
+            print(f"{'':{width + 2}}exploit: {row['exploit']}")
+    elif row.get("settings"):
         print(f"{'':{width + 2}}settings: {', '.join('env.' + name for name in row['settings'])}")
+
+
+def _claims(row: Mapping[str, Any]) -> str:
+    low, high = ("any" if bound is None else f"{bound:g}" for bound in (row["low"], row["high"]))
+    bounds = "any number" if low == high == "any" else f"{low} to {high}"
+    words = [bounds, f"scope {row['scope']}"] + (["slow"] if row["is_slow"] else [])
+    settings = [f"{name}={'...' if value is None else value}" for name, value in row["settings"].items()]
+    return " · ".join(words + ([f"settings {' '.join(settings)}"] if settings else []))
 
 
 def _envs() -> list[dict[str, Any]]:
@@ -85,11 +100,29 @@ def _defaults(plugin: object) -> dict[str, Any]:
 def _rewards() -> list[dict[str, Any]]:
     rows = []
     for name, plugin in {**installed_plugins("reward"), **REWARDS}.items():
-        summary = (plugin.__doc__ or "").strip().partition("\n")[0]
+        summary = (getattr(plugin, "function", plugin).__doc__ or "").strip().partition("\n")[0]
         low, high = getattr(plugin, "range", (-math.inf, math.inf))
-        bounds = {"low": None if math.isinf(low) else low, "high": None if math.isinf(high) else high}
-        rows.append({"name": name, "summary": summary, **bounds})
+        claims = {
+            "low": None if math.isinf(low) else low,
+            "high": None if math.isinf(high) else high,
+            "scope": getattr(plugin, "scope", "conversation"),
+            "is_slow": bool(getattr(plugin, "is_slow", False)),
+            "exploit": _section(plugin, "Exploit"),
+            "settings": _defaults(plugin) if isinstance(plugin, type) else {},
+        }
+        rows.append({"name": name, "summary": summary, **claims})
     return rows
+
+
+def _section(plugin: object, title: str) -> str:
+    """Return a section of a plug-in's spec sheet as one line; "": it has none."""
+    lines = [line.strip() for line in (plugin.__doc__ or "").splitlines()]
+    starts = [number for number, line in enumerate(lines) if line.startswith(f"{title}: ")]
+    if not starts:
+        return ""
+    first, *rest = lines[starts[0] :]
+    kept = itertools.takewhile(lambda line: line and not SECTION.match(line), rest)
+    return " ".join([first.removeprefix(f"{title}: "), *kept]).rstrip(".")
 
 
 def _models() -> list[dict[str, Any]]:

@@ -71,12 +71,24 @@ def _annotations(record: Record, turn: int | None) -> list[Text]:
     found = [annotation for annotation in record.get("annotations", ()) if annotation.get("turn") == turn]
     return [
         Text(
-            one_line(f"{annotation.get('by')}, {annotation.get('kind')}: ") + facts_line(annotation["data"]),
+            one_line(f"{annotation.get('by')}, {annotation.get('kind')}: ") + _facts(annotation),
             style="dim",
         )
         for annotation in found
     ]
 
 
+def _facts(annotation: Record) -> str:
+    data = annotation["data"]
+    per_role = data.get("per_role")
+    if annotation.get("kind") != "score" or not isinstance(per_role, Mapping):
+        return facts_line(data)
+    # A later score: what each role has now, and by which rewards.
+    weights = data.get("weights") or {}
+    shown = ", ".join(f"{name} {value}" if value == "gate" else f"{name} x {value}" for name, value in weights.items())
+    sums = ", ".join(f"{role} {_number(value)}" for role, value in per_role.items())
+    return one_line(f"{sums} ({shown})")
+
+
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:z.2f}"

@@ -1,0 +1,119 @@
+"""Stored conversations scored again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from selfplay.commands import main
+from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
+from selfplay.ranks import average_ranks, spearman
+from selfplay.run_lock import RunLock
+from selfplay.score import Term
+from selfplay.store import RunReader, RunWriter
+
+TEXTS = {
+    "000000-g00-0": ("What now?", "Tea."),
+    "000000-g00-1": ("Tea.", "Tea."),
+    "000000-g01-0": ("Why not?", "Who knows?"),
+}
+
+
+def talk(id: str, texts: tuple[str, str], *, trained: str = "host") -> Conversation:
+    turns = [
+        Turn(role=role, text=text, heard_text="", player="scripted")
+        for role, text in zip(("host", "guest"), texts, strict=True)
+    ]
+    scenario = Scenario(env="chitchat", seed=7, split="train", roles=("host", "guest"))
+    players = {role: PlayerInfo(policy="scripted", trained=role == trained) for role in ("host", "guest")}
+    outcome = Outcome(status="terminated", reason="turn_limit")
+    return Conversation(id=id, scenario=scenario, turns=tuple(turns), players=players, outcome=outcome)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Three conversations; the old reward of the host is 0, 2 and 1."""
+    monkeypatch.chdir(tmp_path)
+    with RunWriter.create("runs/old", {"kind": "train"}, "rewards:\n  question: 1.0\n") as writer:
+        for number, (id, texts) in zip((0.0, 2.0, 1.0), TEXTS.items(), strict=True):
+            values = np.array([number, 0.0], dtype=np.float32)
+            parts = {"length": Scores(values=values)}
+            scored = ScoredConversation(conversation=talk(id, texts), rewards=values, parts=parts)
+            writer.append(scored.conversation, scored, terms={"length": Term()})
+    return tmp_path / "runs/old"
+
+
+def answer(capsys, *words: str) -> dict:
+    assert main(["rescore", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_ranks_of_equal_values_are_shared():
+    # 10 is third; the two 5s are first and second.
+    assert average_ranks([5.0, 10.0, 5.0]).tolist() == [1.5, 3.0, 1.5]
+
+
+def test_rank_correlation_by_hand():
+    # Ranks 1 2 3 4 and 2 1 4 3: 1 - 6 (1 + 1 + 1 + 1) / (4 x 15) = 0.6; the NaN is left out.
+    assert spearman([1, 2, 3, 4, np.nan], [20, 10, 40, 30, 0]) == pytest.approx(0.6)
+    assert np.isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+def test_new_scores_are_appended_and_the_old_ones_stay(run, capsys):
+    found = answer(capsys, "old", "-r", "question=2")
+    assert found["stored"] == 3
+    rows = {row["name"]: row for row in found["changes"]}
+    # The host asks in the first and the third: 2, 0, 2; before 0, 2, 1.
+    assert (rows["reward"]["before"], rows["reward"]["now"]) == (1.0, pytest.approx(4 / 3))
+    assert (rows["length"]["now"], rows["question"]["before"]) == (None, None)
+    # Ranks before 1 3 2, now 2.5 1 2.5: covariance (-.5 - 1 + 0) / 3, deviations .8165 and .7071.
+    assert rows["reward"]["order"] == pytest.approx(-0.5 / (0.8165 * 0.7071), abs=1e-3)
+    record = RunReader(run).record("000000-g01-0")
+    assert record["rewards"]["per_turn"] == [1.0, 0.0]
+    [note] = record["annotations"]
+    assert (note["by"], note["kind"], note["data"]["per_role"]) == ("rescore", "score", {"host": 2.0, "guest": 2.0})
+    assert note["data"]["raw"] == {"question": [1.0, 1.0]}
+
+
+def test_dry_run_stores_nothing_and_no_reward_means_the_runs_own(run, capsys):
+    assert answer(capsys, "--dry-run")["stored"] == 0
+    assert not (run / "annotations.jsonl").exists()
+    assert main(["rescore", "old"]) == 0
+    output = capsys.readouterr().out
+    assert "3 new scores stored" in output
+    assert "place 1 -> 3" in output
+
+
+def test_show_tells_the_later_score(run, capsys):
+    assert main(["rescore", "old", "-r", "question=2", "-r", "politeness=gate"]) == 0
+    assert main(["show", "old", "last"]) == 0
+    assert "rescore, score: host 0.00, guest 0.00 (question x 2.0, politeness gate)" in capsys.readouterr().out
+
+
+def test_source_of_a_reward_from_a_file_is_stored_with_its_score(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def two(turn):\n    return 2\n")
+    answer(capsys, "old", "-r", "mine.py:two=1")
+    [note] = RunReader(run).record("last")["annotations"]
+    assert note["data"]["sources"]["mine.py:two"].startswith("sha256:")
+
+
+def test_reward_that_fails_stores_nothing(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def half(turn):\n    return 1 / turn.text.count('?')\n")
+    assert main(["rescore", "old", "-r", "mine.py:half=1"]) == 2
+    error = capsys.readouterr().err
+    assert "2 of the first 3 conversations could not be scored, so nothing was; the first, 000000-g00-0" in error
+    assert "ZeroDivisionError: division by zero (mine.py, line 2)" in error
+    assert not (run / "annotations.jsonl").exists()
+
+
+def test_run_that_is_being_written_is_left_alone(run, capsys):
+    lock = RunLock.take(run)
+    assert main(["rescore", "old", "-r", "question=1"]) == 2
+    assert "is being written" in capsys.readouterr().err
+    lock.release()
+
+
+def test_run_without_rewards_asks_for_some(run, capsys):
+    (run / "config.yaml").write_text("seed: 0\n")
+    assert main(["rescore", "old"]) == 2
+    assert "has no rewards of its own; name some: -r question=1" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from rewards.affect import Cheerful, Compliments, Laughter, Politeness, Supporti
 from rewards.asking import OpenQuestion, Question, QuestionDensity, QuestionMarks
 from rewards.coherence import Coherence, CoherenceTfidf
 from rewards.engagement import ConversationLength, OwnLength, Stopping, WordsElicited
+from rewards.guards import FunctionWords, Unanswered
 from rewards.language import (
     CutReply,
     DistinctWords,
@@ -40,6 +41,7 @@ REWARDS: dict[str, type] = {
     "cut": CutReply,
     "distinct_words": DistinctWords,
     "empty": EmptyReply,
+    "function_words": FunctionWords,
     "laughter": Laughter,
     "ngram_loops": NgramLoops,
     "only_question_words": OnlyQuestionWords,
@@ -61,6 +63,7 @@ REWARDS: dict[str, type] = {
     "stopping": Stopping,
     "supportive": Supportive,
     "too_long": TooLong,
+    "unanswered": Unanswered,
     "unknown_words": UnknownWords,
     "utterance_repetition": UtteranceRepetition,
     "well_formed": WellFormed,

@@ -26,7 +26,7 @@ class ConversationRepetition:
 
     Definition: -(distinct content words of this message that are in an earlier message of the same role); 0 on a role's
     first turn.  Content words: everything but function words and contractions; question words count as content.
-    Range: any integer up to 0; declared from -50.
+    Range: -50 to 0, whole numbers; more than 50 count as 50.
     Source: natashamjaques/neural_chat, HierarchicalRL/hrl_rewards.py.
     Exploit: saying little, or only function words.
     Guard: a length reward, KL control.
@@ -47,7 +47,7 @@ class ConversationRepetition:
             words = set(content_words_of(turn.text))
             again = words & used.setdefault(turn.role, set())
             used[turn.role] |= words
-            values.append(-float(len(again)))
+            values.append(0.0 - min(len(again), MOST_REPEATED))
             why.append(f"again: {', '.join(sorted(again)[:5])}" if again else "")
         return Scores(values=np.array(values, dtype=np.float32), why=tuple(why))
 
@@ -57,7 +57,7 @@ class UtteranceRepetition:
     """Minus the number of content words that repeat an earlier one of the same message.
 
     Definition: -(content words - distinct content words).
-    Range: any integer up to 0; declared from -50.
+    Range: -50 to 0, whole numbers; more than 50 count as 50.
     Source: the intention of natashamjaques/neural_chat, HierarchicalRL/hrl_rewards.py, whose code compares a list of
     lists and cannot run.
     Exploit: repeating function words.
@@ -74,7 +74,7 @@ class UtteranceRepetition:
 
     def _of(self, text: str) -> float:
         words = content_words_of(text)
-        return -float(len(words) - len(set(words)))
+        return 0.0 - min(len(words) - len(set(words)), MOST_REPEATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

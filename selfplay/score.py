@@ -287,7 +287,8 @@ class _Ask:
     def _of_its_role(self, scores: Scores, conversation: Conversation) -> Scores:
         role = self.weighted.role
         if not role:
-            return scores
+            # Minus nothing is nothing: -0.0 becomes 0.0.
+            return replace(scores, values=scores.values + np.float32(0.0))
         is_other = np.array([turn.role != role for turn in conversation.turns], dtype=bool)  # [K]
         return Scores(
             values=np.where(is_other, np.float32(np.nan), scores.values),

@@ -65,7 +65,7 @@ def test_every_command_says_of_itself_what_the_menu_says(verb):
         (["show", "--dry-run"], "error: --dry-run means nothing to show; show --help says what it takes\n"),
         (["preset", "--json"], "error: --json means nothing to preset; preset --help says what it takes\n"),
         (["list", "env"], "error: 'env' cannot be listed; did you mean envs?\n"),
-        (["list", "zzz"], "error: 'zzz' cannot be listed; choose from envs, models, presets, rewards\n"),
+        (["list", "zzz"], "error: 'zzz' cannot be listed; choose from envs, models, presets, rewards, mixes\n"),
         (["doctor", "x"], "error: doctor takes no words, only --json; 'x' is one too many\n"),
         (
             ["preset"],

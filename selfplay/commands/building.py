@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 
 from envs import ENVS
 from rewards import REWARDS
+from rewards.mixes import MIXES
 from selfplay.config import PluginSpec, build_plugin
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError, Reward
 from selfplay.plugins import source_digest, source_file
 from selfplay.score import WeightedReward
 from selfplay.train_settings import GATE, RewardSpec
+from selfplay.written import nearest
 
-__all__ = ["build_env", "build_rewards", "chosen_rewards"]
+__all__ = ["MIX", "build_env", "build_rewards", "chosen_rewards"]
+
+MIX = "mix:"  # before the name of a mix, where `-r` takes a reward's
 
 
 def build_env(spec: PluginSpec) -> Env:
@@ -29,12 +33,16 @@ def build_env(spec: PluginSpec) -> Env:
 def chosen_rewards(specs: Mapping[str, RewardSpec], given: Sequence[str]) -> dict[str, RewardSpec]:
     """Return the rewards that the words of `-r` name instead of those of the settings; the same, if there are none.
 
-    A weight keeps the settings that a preset or a file gives its reward.  Raises UserError for what is no weight.
+    A weight keeps the settings that a preset, a file or a mix before it gives its reward.  A mix stands for its parts.
+    Raises UserError for what is no weight, or no mix.
     """
-    chosen = {}
+    chosen: dict[str, RewardSpec] = {}
     for word in given:
         name, _, weight = word.rpartition("=")
-        spec = specs.get(name, RewardSpec())
+        if name.startswith(MIX):
+            chosen |= _parts_of_mix(name, weight)
+            continue
+        spec = chosen.get(name) or specs.get(name, RewardSpec())
         chosen[name] = spec.model_copy(update={"gate": True} if weight == GATE else {"weight": _weight(name, weight)})
     return chosen or dict(specs)
 
@@ -58,6 +66,21 @@ def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
         is_gate=spec.gate,
         source="" if file is None else source_digest(file.read_bytes()),
     )
+
+
+def _parts_of_mix(name: str, text: str) -> dict[str, RewardSpec]:
+    """Return the parts of a mix, their weights times the mix's own."""
+    mix = name.removeprefix(MIX)
+    if mix not in MIXES:
+        raise UserError(f"-r {name}={text}: there is no mix {mix!r}{nearest(mix, list(MIXES))}")
+    if text == GATE:
+        raise UserError(f"-r {name}={text}: a mix is no gate; give it a weight, such as -r {name}=1")
+    scale = _weight(name, text)
+    parts = {part: RewardSpec.model_validate(spec) for part, spec in MIXES[mix].items()}
+    # Ten digits: 0.1 x 3 is 0.3 in the file that records it.
+    return {
+        part: spec.model_copy(update={"weight": float(f"{scale * spec.weight:.10g}")}) for part, spec in parts.items()
+    }
 
 
 def _weight(name: str, text: str) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from envs import ENVS
 from rewards import REWARDS
+from rewards.mixes import MIXES
 from selfplay import models
 from selfplay.commands.words import CommandLine
 from selfplay.config import preset_names, preset_text
@@ -24,9 +25,9 @@ from selfplay.written import as_written, nearest
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "what there is to choose from: envs, models, presets, rewards"
+SUMMARY = "what there is to choose from: envs, models, presets, rewards, mixes"
 USAGE = """
-selfplay list [envs | models | presets | rewards] [--json]
+selfplay list [envs | models | presets | rewards | mixes] [--json]
 
 List what env=, model=, preset= and -r accept, one a line; without a word, all of them.
 
@@ -41,7 +42,7 @@ SECTION = re.compile(r"[A-Z][a-z]+: ")  # how a section of a spec sheet begins
 
 def run(line: CommandLine) -> int:
     """Print the kinds that the words name."""
-    kinds = {"envs": _envs, "models": _models, "presets": _presets, "rewards": _rewards}
+    kinds = {"envs": _envs, "models": _models, "presets": _presets, "rewards": _rewards, "mixes": _mixes}
     for word in line.words:
         if word not in kinds:
             raise UserError(f"{word!r} cannot be listed{nearest(word, list(kinds))}")
@@ -112,6 +113,17 @@ def _rewards() -> list[dict[str, Any]]:
         }
         rows.append({"name": name, "summary": summary, **claims})
     return rows
+
+
+def _mixes() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"mix:{name}",
+            "summary": ", ".join(parts),
+            "parts": {part: as_written(spec) for part, spec in parts.items()},
+        }
+        for name, parts in MIXES.items()
+    ]
 
 
 def _section(plugin: object, title: str) -> str:

@@ -40,7 +40,8 @@ updates it while a KL penalty keeps it near where it started.  Ends with a table
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   steps=30                 updates; conversations=16: in each, group_size=4: of them share a scenario
   -r question=0.5          a reward and its weight, repeatable: these instead of the preset's; weight 0 only measures;
-                           rewards.NAME=WEIGHT changes or adds one and keeps the others
+                           rewards.NAME=WEIGHT changes or adds one and keeps the others; -r NAME=gate multiplies by it,
+                           -r FILE.py:FUNCTION=1 takes your own, -r mix:vhrl=1 several that go together
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
   env=chitchat             which game; env.KEY=VALUE sets one of its settings
   partner=mirror           mirror: the policy on both sides; frozen: against the policy before training

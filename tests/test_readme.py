@@ -4,10 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from selfplay.commands import main
 from selfplay.contracts import check_env
+from selfplay.dialog import Conversation, Scenario, Turn
+from selfplay.function_reward import FunctionReward
 from selfplay.plugins import PluginSpec, build_plugin
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -39,6 +42,20 @@ def test_example_environment_can_be_played(
     words = ["env=my_game.py:Countdown", "env.turns=2", "model=tiny", "players.listener=scripted", "out=chats"]
     assert main(["play", *words]) == 0
     assert "listener" in capsys.readouterr().out
+
+
+def test_example_reward_says_what_its_docstring_says():
+    code = README.split("## Rewards")[1].split("```python\n")[1].split("```")[0]
+    place: dict[str, object] = {}
+    exec(compile(code, "example", "exec"), place)
+    asks_back = place["asks_back"]
+    assert isinstance(asks_back, FunctionReward)
+    texts = ("I grow tea there", "What is tea?", "Why?", "Because I like it.")
+    turns = [Turn(role="ab"[k % 2], text=text, heard_text="", player="x") for k, text in enumerate(texts)]
+    scenario = Scenario(env="x", seed=0, split="train", roles=("a", "b"))
+    talk = Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns))
+    # "tea" is taken up; "why" is not; the last asks nothing.
+    np.testing.assert_array_equal(asks_back.score([talk])[0].values, [np.nan, 1, 0, 0])
 
 
 def test_commands_are_found():

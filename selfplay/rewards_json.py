@@ -92,7 +92,7 @@ def _parts(scored: ScoredConversation, terms: Mapping[str, Term]) -> Iterator[di
                 "name": name,
                 "turn": turn,
                 "role": scored.conversation.turns[turn].role,
-                "raw": raw,
+                "raw": raw + 0.0,  # minus nothing is nothing: no -0.0
                 **({"gate": True} if term.is_gate else {"weight": float(term.weight)}),
                 "value": None if math.isnan(raw) else float(term.value(raw)),
                 "status": "skipped" if math.isnan(raw) else "ok",

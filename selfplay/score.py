@@ -46,13 +46,14 @@ class Term:
 
     def value(self, raw: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
         """Return what raw numbers add, or as a gate multiply by; a NaN neither adds nor takes away."""
-        numbers = np.asarray(raw)
-        counted: npt.NDArray[np.floating[Any]] = np.clip(numbers, *self.range)
+        low, high = self.range
         if self.is_gate:
-            counted = np.nan_to_num(np.clip(counted, 0.0, 1.0), nan=1.0)
-        else:
-            counted = np.asarray(self.weight * np.nan_to_num(counted))
-        return counted
+            low, high = max(low, 0.0), min(high, 1.0)
+        numbers = np.asarray(raw)
+        counted: npt.NDArray[np.floating[Any]] = np.minimum(np.maximum(numbers, low), high)
+        if not self.is_gate:
+            counted = self.weight * counted
+        return np.where(np.isnan(numbers), 1.0 if self.is_gate else 0.0, counted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,8 +288,7 @@ class _Ask:
     def _of_its_role(self, scores: Scores, conversation: Conversation) -> Scores:
         role = self.weighted.role
         if not role:
-            # Minus nothing is nothing: -0.0 becomes 0.0.
-            return replace(scores, values=scores.values + np.float32(0.0))
+            return scores
         is_other = np.array([turn.role != role for turn in conversation.turns], dtype=bool)  # [K]
         return Scores(
             values=np.where(is_other, np.float32(np.nan), scores.values),
@@ -309,7 +309,7 @@ def _problem(scores: Any, num_turns: int) -> str | None:
     values = scores.values  # [K]
     if values.shape != (num_turns,):
         return f"shape {values.shape} for {num_turns} turns"
-    if not np.issubdtype(values.dtype, np.floating):
+    if values.dtype.kind != "f":
         return f"numbers of type {values.dtype} instead of floats"
     for name, others in scores.parts.items():
         if np.shape(others) != (num_turns,):

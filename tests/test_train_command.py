@@ -77,6 +77,7 @@ def test_what_dry_run_prints_can_be_fed_back(tmp_path, capsys):
     ("words", "message"),
     [
         (["-r", "question=abc"], "error: -r question=abc: the weight must be a number, or gate\n"),
+        (["-r", "question=1", "-r", "question=2"], "error: -r question is given twice; give it one weight"),
         (["-r", "question"], "error: -r question: expected a reward and its weight, as in -r question=0.5\n"),
         (["resume="], "error: resume= needs a run: a path, or a name under runs/\n"),
         (["players.host=scripted", "players.guest=scripted"], "error: players: every role of env chitchat is taken"),

@@ -34,11 +34,14 @@ def chosen_rewards(specs: Mapping[str, RewardSpec], given: Sequence[str]) -> dic
     """Return the rewards that the words of `-r` name instead of those of the settings; the same, if there are none.
 
     A weight keeps the settings that a preset, a file or a mix before it gives its reward.  A mix stands for its parts.
-    Raises UserError for what is no weight, or no mix.
+    Raises UserError for what is no weight, or no mix, and for a name that is given twice.
     """
     chosen: dict[str, RewardSpec] = {}
-    for word in given:
-        name, _, weight = word.rpartition("=")
+    names = [word.rpartition("=")[0] for word in given]
+    for name, word in zip(names, given, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"-r {name} is given twice; give it one weight, or another name: rewards.MINE.name={name}")
+        weight = word.rpartition("=")[2]
         if name.startswith(MIX):
             chosen |= _parts_of_mix(name, weight)
             continue

@@ -29,6 +29,7 @@ __all__ = ["SUMMARY", "USAGE", "run"]
 SUMMARY = "many training runs that differ in one thing, in a table and a picture"
 USAGE = """
 selfplay study NAME [out=FOLDER] [seeds=0,1,2] [arms=A,B] [key=value ...] [--dry-run]
+selfplay study ratings [out=FOLDER] [coherence=0] [seed=0] [-r NAME=WEIGHT ...] [--dry-run]
 
 Train one run for every arm and seed, each in a process of its own, and write a table and a picture of them all.
 Stopped and called again, it goes on: finished runs are kept, an interrupted one continues from its checkpoint.
@@ -42,10 +43,18 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
   key=value          settings of `train`, for all runs: steps=20 model=tiny
   --dry-run          print the command of every run and stop
 
+`study ratings` trains nothing: it scores 1,960 chats between people with every reward that reads text, and says which
+go with how witty, upbeat and interesting the chats were rated.  It needs pip install 'selfplay-dialog[data]'.
+
+  coherence=200      measure the reward coherence too, in so many chats drawn by seed: it is slow (default: 0)
+  -r question=0.5    a reward and its weight, repeatable: a mix of your own, measured beside the presets' mixes
+
 Examples:
   selfplay study kl
   selfplay study kl seeds=0 steps=20 out=runs/quick
+  selfplay study ratings -r question=1 -r conversation_repetition=0.1
 """
+RATINGS = "ratings"
 CELLS_FAILED = 1
 PROGRESS_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -56,6 +65,11 @@ START = "import sys; from selfplay.commands import main; sys.exit(main())"
 
 def run(line: CommandLine) -> int:
     """Run the study; return 0, or 1 if a run of it failed."""
+    if line.words[:1] == (RATINGS,):
+        # Imported here: it trains nothing, and needs every reward.
+        from selfplay.commands import study_ratings
+
+        return study_ratings.run(line)
     plan = _plan(line.words)
     if line.dry_run:
         for cell in plan.cells():
@@ -88,9 +102,9 @@ def run(line: CommandLine) -> int:
 def _plan(words: Sequence[str]) -> Plan:
     names = [word for word in words if "=" not in word]
     if len(names) != 1:
-        raise UserError(f"study needs one name, of: {', '.join(STUDIES)}")
+        raise UserError(f"study needs one name, of: {', '.join([*STUDIES, RATINGS])}")
     if names[0] not in STUDIES:
-        raise UserError(f"there is no study {names[0]!r}{nearest(names[0], list(STUDIES))}")
+        raise UserError(f"there is no study {names[0]!r}{nearest(names[0], [*STUDIES, RATINGS])}")
     study = STUDIES[names[0]]
     own = {"out": f"runs/study-{study.name}", "seeds": "0,1,2", "arms": ",".join(study.arms)}
     pairs = [word.partition("=") for word in words if "=" in word]

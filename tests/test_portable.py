@@ -50,6 +50,9 @@ def half(number):
 @reward(range=(0, 1))
 def halves(conversation):
     return [half(1) for _ in conversation.turns]
+
+def quarters(conversation):
+    return [half(half(1)) for _ in conversation.turns]
 """
 # Another machine: it has the package, and not the file.
 ELSEWHERE = """
@@ -60,6 +63,9 @@ plugin, again = MODULE.loads(sys.stdin.buffer.read())
 print(plugin.play() if hasattr(plugin, "play") else plugin.function(SimpleNamespace(turns=[1, 2])))
 print(type(plugin) is type(again), plugin.name if hasattr(plugin, "name") else "")
 """
+
+
+FUNCTIONS = ("halves", "quarters")  # with the decorator, and without
 
 
 def elsewhere(data: bytes, cwd, *, module: str = "pickle") -> list[str]:
@@ -82,7 +88,7 @@ def game(tmp_path):
 
 
 def build(file, name, **settings):
-    kind, table = ("reward", REWARDS) if name == "halves" else ("env", ENVS)
+    kind, table = ("reward", REWARDS) if name in FUNCTIONS else ("env", ENVS)
     return build_plugin(PluginSpec(name=f"{file}:{name}", **settings), table, kind)
 
 
@@ -92,12 +98,13 @@ def build(file, name, **settings):
         ("Game", {"turns": 5}, ["(5, 'good', ('word', 'word'), True)", "True game"]),
         ("Open", {"turns": 5}, ["(5, ('word',))", "True "]),
         ("halves", {}, ["[0.5, 0.5]", "True halves"]),
+        ("quarters", {}, ["[0.25, 0.25]", "True quarters"]),
     ],
 )
 def test_plugin_of_a_file_works_where_the_file_is_not(tmp_path, game, name, settings, expected):
     plugin = build(game, name, **settings)
     make_portable(plugin)
-    data = pickle.dumps([plugin, plugin if name == "halves" else build(game, name)])
+    data = pickle.dumps([plugin, plugin if name in FUNCTIONS else build(game, name)])
     game.unlink()
     assert elsewhere(data, tmp_path) == expected
 
@@ -106,13 +113,13 @@ def test_plugin_of_a_file_works_where_the_file_is_not(tmp_path, game, name, sett
 def test_plugin_of_a_file_travels_with_rays_pickler_too(tmp_path, game):
     from ray import cloudpickle
 
-    plugins = [build(game, "Game"), build(game, "halves")]
+    plugins = [build(game, "Game"), build(game, "halves"), build(game, "quarters")]
     for plugin in plugins:
         make_portable(plugin)
     data = [cloudpickle.dumps([plugin, plugin]) for plugin in plugins]
     game.unlink()
     answers = [elsewhere(one, tmp_path, module="ray.cloudpickle")[0] for one in data]
-    assert answers == ["(3, 'good', ('word', 'word'), True)", "[0.5, 0.5]"]
+    assert answers == ["(3, 'good', ('word', 'word'), True)", "[0.5, 0.5]", "[0.25, 0.25]"]
 
 
 def test_file_travels_once_however_many_plugins_it_holds(game):

@@ -125,7 +125,7 @@ def test_reward_that_fails_on_scripted_conversations_starts_nothing(tmp_path):
     def broken(turn):
         raise RuntimeError("no idea")
 
-    with pytest.raises(UserError, match="so nothing was started.*no idea"):
+    with pytest.raises(UserError, match=r"so nothing was started.*no idea"):
         train(tmp_path / "run", "steps=2", rewards=[WeightedReward(reward=broken)])
     assert not (tmp_path / "run").exists()
 

@@ -24,6 +24,9 @@ from selfplay.student import t_quantile
 SCHEMA = "selfplay.comparison/1"
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
+# Language counts as kept where so much of the base's distinct word pairs is left, and the base finds what is said so
+# nearly as likely as its own words, in nats a token.  Either way: repetition is likelier, not better.
+DISTINCT_KEPT, NLL_MOVED = 0.9, 0.3
 # First part of the spawn key: resampling draws nothing that playing draws.
 DRAW_RESAMPLES = 1000
 
@@ -104,6 +107,63 @@ def compare(
     draws = _draw(len(pairs), seed=seed, num_resamples=num_resamples)
     rows = [*_ratios(pairs, draws), _distinct(pairs, n=1), _distinct(pairs, n=2)]
     return Comparison(rows=tuple(sorted(rows, key=_place)), num_scenarios=len(pairs), num_dropped=num_dropped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One of the things that good training does, and whether this one did.
+
+    Example: ``Check(is_met=False, what="distinct word pairs 85% of the base's, less than 90%")``
+    """
+
+    is_met: bool
+    what: str
+
+
+def checks_of(comparison: Comparison, *, kl_target: float | None = None) -> list[Check]:
+    """Return whether the reward rose and language was kept: KL under its target, variety, and likelihood by the base.
+
+    kl_target: nats a token; None: nothing steers to one.  What was not measured is not checked.
+    """
+    rows = {row.name: row for row in comparison.rows}
+    found = [
+        _check_of_reward(rows.get("reward/per_conversation")),
+        _check_of_kl(rows.get("kl/per_token_nats"), kl_target),
+        _check_of_distinct(rows.get("play/distinct_2")),
+        _check_of_nll(rows.get("reference/nll_per_token_nats")),
+    ]
+    return [check for check in found if check is not None]
+
+
+def _check_of_reward(row: Difference | None) -> Check | None:
+    if row is None or not math.isfinite(row.low):
+        return None
+    words = "rose" if row.low > 0 else "fell" if row.high < 0 else "may not have changed"
+    return Check(is_met=row.low > 0, what=f"the reward {words}: the interval is {row.low:+.2f} to {row.high:+.2f}")
+
+
+def _check_of_kl(row: Difference | None, target: float | None) -> Check | None:
+    if row is None or target is None or not math.isfinite(row.trained):
+        return None
+    is_met = row.trained <= target
+    side = "under" if is_met else "over"
+    return Check(is_met=is_met, what=f"KL {row.trained:.3f} nats a token, {side} its target {target:g}")
+
+
+def _check_of_distinct(row: Difference | None) -> Check | None:
+    if row is None or not row.base > 0 or not math.isfinite(row.trained):
+        return None
+    share = row.trained / row.base
+    bound = f", less than {DISTINCT_KEPT:.0%}" if share < DISTINCT_KEPT else ""
+    return Check(is_met=share >= DISTINCT_KEPT, what=f"distinct word pairs {share:.0%} of the base's{bound}")
+
+
+def _check_of_nll(row: Difference | None) -> Check | None:
+    if row is None or not math.isfinite(row.difference):
+        return None
+    is_met = abs(row.difference) <= NLL_MOVED
+    bound = "within" if is_met else "more than"
+    return Check(is_met=is_met, what=f"NLL by the base {row.difference:+.2f} nats a token, {bound} {NLL_MOVED:g}")
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:

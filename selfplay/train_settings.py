@@ -99,6 +99,11 @@ class KLGroup(Settings):
     target: float = Field(default=0.06, gt=0)  # nats a token of the trained roles
     horizon: float = Field(default=36.0, gt=0)  # conversations: how many it takes to answer an error
 
+    @property
+    def steered_to(self) -> float | None:
+        """What the controller steers to, in nats a token; None: it has no target."""
+        return self.target if self.controller == "adaptive" else None
+
     @model_validator(mode="after")
     def _check(self) -> KLGroup:
         check_placement(self.place, self.estimator)

@@ -462,7 +462,7 @@ class _Session:
         return alarms.Watch(
             settings=settings.alarms,
             weights={weighted.name: weighted.weight for weighted in self.run.rewards if not weighted.is_gate},
-            kl_target=settings.kl.target if settings.kl.controller == "adaptive" else None,
+            kl_target=settings.kl.steered_to,
         )
 
     def _tell(

@@ -10,9 +10,9 @@ from selfplay.commands.evaluation_table import print_comparison
 from selfplay.evaluate import Comparison, Difference
 
 
-def shown(comparison: Comparison, *, width: int = 100) -> list[str]:
+def shown(comparison: Comparison, *, width: int = 100, kl_target: float | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
-    print_comparison(console, comparison)
+    print_comparison(console, comparison, kl_target=kl_target)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]
 
@@ -33,6 +33,35 @@ def test_table_has_a_line_for_every_number():
     assert "short, a turn 1.000 1.000 +0.000 -0.500 to +0.500" in lines
     assert "turns that ask 6% 81% +75 +60 to +90" in lines
     assert lines[-1] == "32 scenarios, 1 more failed; bold: the interval excludes 0"
+
+
+def test_it_is_said_whether_the_reward_rose_and_language_was_kept():
+    good = (
+        row("reward/per_conversation", 0.25, 1.5, 0.75, 1.75),
+        row("kl/per_token_nats", 0.0, 0.05, 0.04, 0.06),
+        row("play/distinct_2", 0.8, 0.76, -0.1, -0.06),
+        row("reference/nll_per_token_nats", 3.0, 2.75, -0.5, 0.0),
+    )
+    # 0.76 / 0.8 = 95%; 2.75 - 3 = -0.25.
+    assert shown(Comparison(rows=good, num_scenarios=8, num_dropped=0), kl_target=0.06)[-4:] == [
+        "yes  the reward rose: the interval is +0.75 to +1.75",
+        "yes  KL 0.050 nats a token, under its target 0.06",
+        "yes  distinct word pairs 95% of the base's",
+        "yes  NLL by the base -0.25 nats a token, within 0.3",
+    ]
+    bad = (
+        row("reward/per_conversation", 0.25, 0.3, -0.1, 0.2),
+        row("kl/per_token_nats", 0.0, 0.07, 0.04, 0.1),
+        row("play/distinct_2", 0.8, 0.6, -0.3, -0.1),
+        row("reference/nll_per_token_nats", 3.0, 2.5, -0.6, -0.4),
+    )
+    assert shown(Comparison(rows=bad, num_scenarios=8, num_dropped=0), kl_target=0.06)[-4:] == [
+        "NO   the reward may not have changed: the interval is -0.10 to +0.20",
+        "NO   KL 0.070 nats a token, over its target 0.06",
+        "NO   distinct word pairs 75% of the base's, less than 90%",
+        "NO   NLL by the base -0.50 nats a token, more than 0.3",
+    ]
+    assert not any("target" in line for line in shown(Comparison(rows=bad, num_scenarios=8, num_dropped=0)))
 
 
 def test_what_is_unknown_is_a_dash():

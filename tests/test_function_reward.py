@@ -241,9 +241,7 @@ def test_list_for_a_turn_is_refused():
 
 
 def test_unknown_argument_is_refused_with_the_list():
-    with pytest.raises(
-        UserError, match=r"reward 'wrong' takes 'trun'; did you mean turn\?.*next_turn.*log.*as in TRL"
-    ):
+    with pytest.raises(UserError, match=r"reward 'wrong' takes 'trun'; did you mean turn\?.*next_turn.*log.*as in TRL"):
 
         @reward
         def wrong(trun):

@@ -119,7 +119,7 @@ def _with_changes(trained: TrainSettings, settings: EvalSettings) -> TrainSettin
 
 def _show(console: Console, comparison: Comparison, evaluation: _Evaluation, *, out: Path | None) -> None:
     console.print()
-    print_comparison(console, comparison)
+    print_comparison(console, comparison, kl_target=evaluation.settings.kl.steered_to)
     line = f"base: {evaluation.settings.model}; trained: {evaluation.run}, {plural(evaluation.version, 'update')}"
     console.print(Text(one_line(line), style="dim"))
     if out is not None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfplay.commands.terminal import one_line, plural
-from selfplay.evaluate import Comparison, Difference
+from selfplay.evaluate import Comparison, Difference, checks_of
 
 __all__ = ["print_comparison"]
 
@@ -33,8 +33,11 @@ TITLES = {
 SHARES = frozenset(("play/question_rate", "play/only_question_share", "play/repeat_rate", "play/cut_share"))
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print every number of base and trained policy; a change whose interval excludes 0 stands out."""
+def print_comparison(console: Console, comparison: Comparison, *, kl_target: float | None = None) -> None:
+    """Print every number of base and trained policy; a change whose interval excludes 0 stands out.
+
+    Below stands whether the reward rose and language was kept; kl_target: nats a token, None: there is none.
+    """
     if not comparison.rows:
         console.print(Text("nothing to compare: no held-out scenario was played to its end by both", style="yellow"))
         return
@@ -45,6 +48,10 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         table.add_row(*_cells(row))
     console.print(table)
     console.print(Text(_note(comparison), style="dim"))
+    for check in checks_of(comparison, kl_target=kl_target):
+        console.print(
+            Text(f"{'yes' if check.is_met else 'NO':<5}{check.what}", style="green" if check.is_met else "yellow")
+        )
 
 
 def _cells(row: Difference) -> list[Text]:

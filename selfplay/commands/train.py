@@ -198,7 +198,7 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
     program = program_name()
     console.print()
     if result.comparison is not None:
-        print_comparison(console, result.comparison)
+        print_comparison(console, result.comparison, kl_target=settings.kl.steered_to)
         console.print()
     hints = [] if result.is_stopped else [f"stored in {result.folder}"]
     if result.is_stopped:

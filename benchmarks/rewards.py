@@ -24,7 +24,7 @@ from benchmarks.measure import machine, run_alone, table, words
 from rewards import REWARDS
 from rewards.language import VOCABULARY
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn
-from selfplay.rescore import append_scores, rescore, stored_conversations
+from selfplay.rescore import ScoreWriter, rescore, stored_conversations
 from selfplay.score import Term, WeightedReward, score
 from selfplay.store import RunReader, RunWriter
 
@@ -89,9 +89,11 @@ def rescored(chosen: dict[str, int]) -> dict[str, object]:
         marks = [time.perf_counter()]
         stored = list(stored_conversations(RunReader(run), with_tokens=False))
         marks.append(time.perf_counter())
-        scored = rescore(stored, rewards, timeout_seconds=30.0)
+        scored = [one for block in rescore(stored, rewards, timeout_seconds=30.0) for one in block]
         marks.append(time.perf_counter())
-        append_scores(run, scored, rewards)
+        writer = ScoreWriter(run, rewards)
+        writer.append(scored)
+        writer.close()
         marks.append(time.perf_counter())
     steps = dict(zip(("read", "score", "append"), np.diff(marks).tolist(), strict=True))
     what = f"{chosen['stored']:,} stored conversations of {chosen['turns']} turns, with {', '.join(RESCORED)}"

@@ -49,6 +49,7 @@ class ReferenceNll:
     range: ClassVar[tuple[float, float]] = (UNLIKELIEST, 0.0)
     scope: ClassVar[str] = "turn"
     is_slow: ClassVar[bool] = True
+    needs_tokens: ClassVar[bool] = True
 
     model: str = "smollm2-135m"  # as for playing; it must have the tokenizer of who speaks
 

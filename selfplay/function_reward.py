@@ -16,12 +16,13 @@ import inspect
 import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, overload
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, get_args, overload
 
 import numpy as np
 
 from selfplay.dialog import Conversation, Floats, Scores
+from selfplay.errors import UserError
 from selfplay.reward_calls import Call, Target, calls_of, check_arguments, scope_of, wanted_arguments
 from selfplay.score import Scope
 from selfplay.trl_reward import Completions, is_trl_function, trl_call
@@ -31,16 +32,17 @@ UNBOUNDED = (-math.inf, math.inf)
 Function = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RewardResult:
     """A number with its reason, and what else was measured.
 
-    Example: ``RewardResult(value=0.5, why="3 of 6 words", parts={"words": 6})``
+    Example: ``RewardResult(0.5, why="3 of 6 words", parts={"words": 6})``
     """
 
     value: float | None  # None: does not apply
+    _: KW_ONLY
     why: str = ""  # one short line, shown with the turn
-    parts: Mapping[str, float] = field(default_factory=dict)  # recorded as NAME/PART; they never count
+    parts: Mapping[str, float] = field(default_factory=dict)  # recorded as NAME.PART; they never count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +101,13 @@ class FunctionReward:
         if isinstance(result, Mapping):
             yield from self._by_role(conversation, target, result)
         elif _is_list(result):
-            if not target.each or len(result) != len(target.each):
-                right = f"a list of {len(target.each)}, one for each turn" if target.each else "one number"
+            num_turns = conversation.num_turns
+            if not target.each or len(result) not in (num_turns, len(target.each)):
+                right = f"a list of {num_turns}, one for each turn" if target.each else "one number"
                 raise ValueError(f"{self.name} returned a list of {len(result)}; it must return {right}")
-            for turn, one in zip(target.each, result, strict=True):
+            # All turns, or those of the role that it is about.
+            entries = [result[turn] for turn in target.each] if len(result) == num_turns else result
+            for turn, one in zip(target.each, entries, strict=True):
                 yield turn, self._entry(one, turn)
         else:
             for turn in target.last:
@@ -180,6 +185,7 @@ def reward(
 
     def decorate(function: Function) -> FunctionReward:
         chosen = scope or _default_scope(function)
+        _check_claims(function.__name__, chosen, range)
         if not is_trl_function(function):
             check_arguments(function, chosen)
         return FunctionReward(
@@ -193,6 +199,13 @@ def reward(
         )
 
     return decorate if function is None else decorate(function)
+
+
+def _check_claims(name: str, scope: str, bounds: tuple[float, float]) -> None:
+    if scope not in get_args(Scope):
+        raise UserError(f"reward {name!r}: scope={scope!r} is none of {', '.join(get_args(Scope))}")
+    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise UserError(f"reward {name!r}: range={bounds!r} must be two numbers, the lower first, such as (0, 1)")
 
 
 def _default_scope(function: Function) -> Scope:
@@ -214,6 +227,8 @@ class _Sheet:
         if entry.why:
             self.why[turn] = str(entry.why)
         for name, number in {**logged, **entry.parts}.items():
+            if not math.isfinite(number):
+                raise ValueError(f"its part {name!r} is {number} for turn {turn}; leave it out where it does not apply")
             self.parts.setdefault(str(name), {})[turn] = float(number)
 
     def scores(self) -> Scores:
@@ -226,7 +241,7 @@ class _Sheet:
 
 
 def _is_list(result: Any) -> bool:
-    if isinstance(result, str | Mapping):
+    if isinstance(result, str | bytes | Mapping):
         return False
     # Arrays and tensors are no Sequence.
     return isinstance(result, Sequence) or getattr(result, "ndim", 0) > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib.util
 import keyword
 import re
 import sys
@@ -14,6 +16,7 @@ from selfplay.errors import UserError
 __all__ = ["NewReward", "write_reward"]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+TEST_NAMES = ("asked", "check_reward", "heard", "message", "partner_turn", "reward", "turn", "word")
 # Modules of these names would hide ours in the folder that they are written to.
 OWN_MODULES = ("envs", "rewards", "selfplay")
 
@@ -86,6 +89,12 @@ def write_reward(name: str, folder: Path, *, taken: Sequence[str] = ()) -> NewRe
     return NewReward(reward=reward, test=test)
 
 
+def _is_installed(name: str) -> bool:
+    """Whether a package or module of that name is there; a file in the folder where this runs is none."""
+    found = importlib.util.find_spec(name)
+    return found is not None and (found.origin is None or Path(found.origin).parent != Path.cwd())
+
+
 def _check_name(name: str, taken: Sequence[str]) -> None:
     if not NAME.fullmatch(name) or name.startswith("test_"):
         raise UserError(
@@ -94,7 +103,11 @@ def _check_name(name: str, taken: Sequence[str]) -> None:
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UserError(f"{name!r} is a word of Python's; give the reward another name")
-    if name in sys.stdlib_module_names or name in OWN_MODULES:
+    if name in TEST_NAMES or hasattr(builtins, name):
+        raise UserError(
+            f"{name!r} has a meaning in Python, or in the test that is written; give the reward another name"
+        )
+    if name in sys.stdlib_module_names or name in OWN_MODULES or _is_installed(name):
         raise UserError(f"{name}.py would hide the module {name!r}; give the reward another name")
     if name in taken:
         raise UserError(f"there is a reward {name!r} already; give yours another name")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from selfplay.rewards_json import rewards_to_json, scored_from_json
 from selfplay.run_folder import ANNOTATIONS, now
 from selfplay.run_lock import RunLock
 from selfplay.run_reader import RunReader
-from selfplay.score import WeightedReward, has_failed, score
+from selfplay.score import WeightedReward, as_played, has_failed, prepare, score
 from selfplay.whole_files import reason
 
 KIND, BY = "score", "rescore"
@@ -62,66 +63,102 @@ class Change:
     order: float  # rank correlation of the conversations' old and new means
 
 
-def stored_conversations(
-    reader: RunReader, *, with_tokens: bool
-) -> Iterator[tuple[Conversation, ScoredConversation | None]]:
-    """Yield the conversations of a run that did not fail in play, with the rewards they were stored with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A stored conversation as it was played, with the rewards that it was stored with."""
+
+    conversation: Conversation
+    old: ScoredConversation | None  # None: it had none, or failed in scoring
+
+
+def stored_conversations(reader: RunReader, *, with_tokens: bool) -> Iterator[Stored]:
+    """Yield the conversations of a run that did not fail in play."""
     conversations = reader.conversations(with_tokens=True) if with_tokens else None
     for record in reader.records():
-        conversation = next(conversations) if conversations else conversation_from_json(record)
-        old = scored_from_json(record, conversation)
+        found = next(conversations) if conversations else conversation_from_json(record)
+        conversation = as_played(found)
         if not has_failed(conversation):
-            yield conversation, old
+            old = None if has_failed(found) else scored_from_json(record, found)
+            yield Stored(conversation=conversation, old=old)
+
+
+def blocks(stored: Sequence[Stored]) -> list[list[Stored]]:
+    """Return the conversations in the batches that were scored together: those of one split and step."""
+    found: dict[tuple[str, int], list[Stored]] = {}
+    for one in stored:
+        found.setdefault((one.conversation.scenario.split, one.conversation.step), []).append(one)
+    return list(found.values())
 
 
 def rescore(
-    stored: Sequence[tuple[Conversation, ScoredConversation | None]],
-    rewards: Sequence[WeightedReward],
-    *,
-    timeout_seconds: float,
-) -> list[Rescored]:
-    """Return every conversation with its new rewards.
+    stored: Sequence[Stored], rewards: Sequence[WeightedReward], *, timeout_seconds: float
+) -> Iterator[list[Rescored]]:
+    """Yield the conversations with their new rewards, block by block.
 
-    Raises UserError if a reward fails on one of the first eight; later failures are in what is returned.
+    Raises UserError, before anything is yielded, if a reward fails on one of the first groups; later failures are in
+    what is yielded.
     """
-    tried = score([conversation for conversation, _ in stored[:NUM_TRIED]], rewards, timeout_seconds=timeout_seconds)
-    failed = [one.conversation for one in tried if has_failed(one.conversation)]
+    prepare(rewards)
+    _try(stored, rewards, timeout_seconds=timeout_seconds)
+    for block in blocks(stored):
+        scored = score([one.conversation for one in block], rewards, timeout_seconds=timeout_seconds)
+        yield [Rescored(old=one.old, new=new) for one, new in zip(block, scored, strict=True)]
+
+
+def _try(stored: Sequence[Stored], rewards: Sequence[WeightedReward], *, timeout_seconds: float) -> None:
+    """Score whole groups of the first block until there are eight conversations."""
+    first = [one.conversation for one in blocks(stored)[0]]
+    if not any(weighted.scope == "batch" for weighted in rewards):
+        groups = list(dict.fromkeys(conversation.group for conversation in first))
+        sizes = accumulate(sum(conversation.group == group for conversation in first) for group in groups)
+        kept = {group for group, before in zip(groups, [0, *sizes], strict=False) if before < NUM_TRIED}
+        first = [conversation for conversation in first if conversation.group in kept]
+    failed = [one.conversation for one in score(first, rewards, timeout_seconds=timeout_seconds)]
+    failed = [conversation for conversation in failed if has_failed(conversation)]
     if failed:
         raise UserError(
-            f"{len(failed)} of the first {len(tried)} conversations could not be scored, so nothing was; "
+            f"{len(failed)} of the first {len(first)} conversations could not be scored, so nothing was; "
             f"the first, {failed[0].id}: {failed[0].error}"
         )
-    scored = score([conversation for conversation, _ in stored], rewards, timeout_seconds=timeout_seconds)
-    return [Rescored(old=old, new=new) for (_, old), new in zip(stored, scored, strict=True)]
 
 
-def append_scores(run: Path, rescored: Iterable[Rescored], rewards: Sequence[WeightedReward]) -> int:
-    """Add the new scores to a run's annotations and return how many; failed ones have none.
+class ScoreWriter:
+    """Appends new scores to the annotations of a run, which nobody else may write meanwhile.
 
-    Raises UserError if the run is being written, or cannot be.
+    Raises UserError if the run is being written, or cannot be; what was appended before stays.
     """
-    terms = {weighted.name: weighted.term for weighted in rewards}
-    try:
-        lock = RunLock.take(run)
-    except OSError as error:
-        raise UserError(f"cannot write to folder {run}: {reason(error)}") from error
-    num = 0
-    try:
-        file = LineFile(run / f"{ANNOTATIONS}.jsonl")
+
+    def __init__(self, run: Path, rewards: Sequence[WeightedReward]) -> None:
+        self._path = run / f"{ANNOTATIONS}.jsonl"
+        self._terms = {weighted.name: weighted.term for weighted in rewards}
+        self._file: LineFile | None = None  # opened with the first score
+        self.num = 0  # scores appended so far
+        try:
+            self._lock = RunLock.take(run)
+        except OSError as error:
+            raise UserError(f"cannot write to folder {run}: {reason(error)}") from error
+
+    def append(self, rescored: Iterable[Rescored]) -> None:
+        """Add the new scores; conversations that failed have none."""
         for one in rescored:
-            block = None if has_failed(one.new.conversation) else rewards_to_json(one.new, terms=terms)
-            if block is not None:
-                record = annotation_to_json(one.id, by=BY, kind=KIND, data=_brief(block, one.new), turn=None, at=now())
-                file.append(line_from_json(record))
-                num += 1
-        file.close()
-    except OSError as error:
-        raise UserError(
-            f"cannot write {run / ANNOTATIONS}.jsonl: {reason(error)}; {num} new scores are kept"
-        ) from error
-    finally:
-        lock.release()
-    return num
+            block = None if has_failed(one.new.conversation) else rewards_to_json(one.new, terms=self._terms)
+            if block is None:
+                continue
+            record = annotation_to_json(one.id, by=BY, kind=KIND, data=_brief(block, one.new), turn=None, at=now())
+            try:
+                self._file = self._file or LineFile(self._path)
+                self._file.append(line_from_json(record))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write {self._path}: {reason(error)}; {self.num} new scores are kept"
+                ) from error
+            self.num += 1
+
+    def close(self) -> None:
+        """Let others write the run again."""
+        if self._file is not None:
+            self._file.close()
+        self._lock.release()
 
 
 def changes(rescored: Sequence[Rescored]) -> list[Change]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn, conversation_id
 from selfplay.ordinary_chats import ORDINARY_CHATS
+from selfplay.reward_trial import with_tokens
 
 __all__ = ["ATTACKS", "Attack", "as_conversations", "attack_conversations", "ordinary_conversations"]
 
@@ -33,7 +34,7 @@ class Attack:
 
 def as_conversations(talks: Iterable[tuple[str, Sequence[str]]], *, env: str) -> list[Conversation]:
     """Return finished conversations of (topic, texts), each of a scenario of its own."""
-    return [_conversation(number, topic, texts, env=env) for number, (topic, texts) in enumerate(talks)]
+    return [with_tokens(_conversation(number, topic, texts, env=env)) for number, (topic, texts) in enumerate(talks)]
 
 
 def attack_conversations() -> list[Conversation]:

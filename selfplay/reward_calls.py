@@ -81,6 +81,9 @@ def wanted_arguments(function: Callable[..., Any]) -> frozenset[str]:
 def check_arguments(function: Callable[..., Any], scope: Scope) -> None:
     """Raise UserError if a function takes what no reward gets, or what its scope does not have."""
     label = f"reward {getattr(function, '__name__', function)!r}"
+    kinds = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.POSITIONAL_ONLY for parameter in kinds):
+        raise UserError(f"{label} takes arguments by position only; they are given by name, so leave out the /")
     for name, is_needed in _parameters(function):
         if name not in ARGUMENTS and is_needed:
             known = f"a reward's arguments are {', '.join(ARGUMENTS)}, or prompts and completions as in TRL"
@@ -166,7 +169,11 @@ class _Place:
 
     def _call(self, known: dict[str, Callable[[], Any]], target: Target) -> Call:
         logged: dict[str, float] = {}
-        known |= {"group": lambda: self.group, "log": lambda: logged.__setitem__}
+
+        def log(name: str, number: float) -> None:
+            logged[name] = number
+
+        known |= {"group": lambda: self.group, "log": lambda: log}
         arguments = {name: known[name]() for name in self.wanted}
         return Call(arguments=arguments, targets=(target,), logged=logged)
 

@@ -16,11 +16,13 @@ import numpy.typing as npt
 from selfplay.contracts.reward import check_reward, sample_conversations
 from selfplay.dialog import Conversation, Scores
 from selfplay.interfaces import PluginError, Reward
+from selfplay.ranks import spearman
 from selfplay.reward_attacks import ATTACKS, attack_conversations
 from selfplay.score import Parts, Scope, WeightedReward, parts_of
 from selfplay.spoken_words import words_of
+from selfplay.time_limit import TimeLimitError, call_within
 
-__all__ = ["AttackResult", "Correlation", "MixedReward", "RewardReport", "report_on", "spearman"]
+__all__ = ["AttackResult", "Correlation", "MixedReward", "RewardReport", "report_on"]
 
 FEWEST_PAIRS = 10  # turns that a correlation needs
 # Float32 rounds what a declared range bounds.
@@ -119,20 +121,28 @@ class MixedReward:
 
 
 def report_on(
-    reward: Reward, chats: Sequence[Conversation], others: Mapping[str, Reward], *, name: str = ""
+    reward: Reward,
+    chats: Sequence[Conversation],
+    others: Mapping[str, Reward],
+    *,
+    name: str = "",
+    timeout_seconds: float = 30.0,
 ) -> RewardReport:
     """Return what is true of a reward on ordinary chats and on the attacks.
 
     chats: finished, none failed.  others: what it is correlated with; the reward's own name is left out.
+    timeout_seconds: how long it may take over the contract's conversations, and over each call after that.
     """
     weighted = WeightedReward(reward=reward, label=name)
     report = _claims(weighted)
     try:
-        check_reward(reward)
+        call_within(timeout_seconds, check_reward, reward)
     except PluginError as error:
         return replace(report, broken=str(error))
-    _Clock(reward=reward).score_all(sample_conversations())
-    clock, attacks = _Clock(reward=reward), attack_conversations()
+    except TimeLimitError:
+        return replace(report, broken=f"it took longer than {timeout_seconds:g} seconds over four conversations")
+    _Clock(reward=reward, timeout_seconds=timeout_seconds).score_all(sample_conversations())
+    clock, attacks = _Clock(reward=reward, timeout_seconds=timeout_seconds), attack_conversations()
     found = clock.score_all(chats) + clock.score_all(attacks)
     broken = _failure(found) or ("" if weighted.is_slow else _check(reward, [*chats, *attacks]))
     if broken:
@@ -155,13 +165,6 @@ def report_on(
     )
 
 
-def spearman(one: Numbers, other: Numbers) -> float | None:
-    """Return Spearman's rank correlation, ties sharing their mean rank; None where a side is always the same."""
-    if not len(one) or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
-
-
 # ----- measuring -----
 
 LABEL = "measured"
@@ -172,13 +175,15 @@ class _Clock:
     """Asks a reward, in calls as small as may be, and takes the time of each."""
 
     reward: Reward
+    timeout_seconds: float
     milliseconds: list[float] = field(default_factory=list)  # of each conversation
 
     def score_all(self, conversations: Sequence[Conversation]) -> list[Parts]:
         found: list[Parts] = []
         for call in self._calls(conversations):
             start = time.perf_counter()
-            found += parts_of(call, [WeightedReward(reward=self.reward, label=LABEL)])
+            weighted = WeightedReward(reward=self.reward, label=LABEL)
+            found += parts_of(call, [weighted], timeout_seconds=self.timeout_seconds)
             self.milliseconds += [1000 * (time.perf_counter() - start) / len(call)] * len(call)
         return found
 
@@ -280,10 +285,4 @@ def _correlation(name: str, one: Numbers, other: Numbers) -> Correlation | None:
     if both.sum() < FEWEST_PAIRS:
         return None
     rho = spearman(one[both], other[both])
-    return None if rho is None else Correlation(name=name, rho=rho, num_turns=int(both.sum()))
-
-
-def _ranks(values: Numbers) -> Numbers:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + last + 1) / 2)[place]
+    return None if np.isnan(rho) else Correlation(name=name, rho=rho, num_turns=int(both.sum()))

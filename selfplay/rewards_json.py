@@ -20,7 +20,7 @@ from selfplay.score import Term
 
 __all__ = ["rewards_to_json", "scored_from_json"]
 
-# What a reward measured beside its own number ("short/words") never counts.
+# What a reward measured beside its own number ("short.words") never counts.
 MEASURED = Term(weight=0.0)
 TOLERANCE = 1e-4  # for each number in a sum: they are stored rounded
 
@@ -107,7 +107,8 @@ def _failed_parts(scored: ScoredConversation, terms: Mapping[str, Term]) -> Iter
     for name, term in terms.items():
         if name not in scored.parts:
             why = scored.conversation.error or ""
-            yield {"name": name, **nothing, "weight": float(term.weight), "status": "failed", "why": why}
+            counting = {"gate": True} if term.is_gate else {"weight": float(term.weight)}
+            yield {"name": name, **nothing, **counting, "status": "failed", "why": why}
 
 
 def _scored(block: Mapping[str, Any], conversation: Conversation) -> ScoredConversation:
@@ -140,16 +141,18 @@ def _check_sums(block: Mapping[str, Any], scored: ScoredConversation) -> None:
     parts = block.get("parts", ())
     for turn, reward in enumerate(rewards if parts else ()):
         counted = [part for part in parts if part["turn"] == turn and part["status"] == "ok"]
-        values = [_number(part["value"]) for part in counted if not part.get("gate")]
-        gate = math.prod(_number(part["value"]) for part in counted if part.get("gate"))
-        _check_sum(f"turn {turn}", reward, [gate * value for value in values] if sum(values) > 0 else values)
+        values = [_number(part["value"]) for part in counted if not part.get("gate") and part.get("weight")]
+        gates = [_number(part["value"]) for part in counted if part.get("gate")]
+        gated = [math.prod(gates) * value for value in values] if sum(values) > 0 else values
+        # A gate is stored rounded, and multiplies.
+        _check_sum(f"turn {turn}", reward, gated, slack=len(gates) * sum(map(abs, values)))
     for role, total in block.get("per_role", {}).items():
         turns = enumerate(scored.conversation.turns)
         _check_sum(f"role {role}", _number(total), [rewards[number] for number, turn in turns if turn.role == role])
 
 
-def _check_sum(what: str, total: float, addends: list[float]) -> None:
-    rounding = TOLERANCE * (1 + len(addends) + sum(map(abs, addends)))
+def _check_sum(what: str, total: float, addends: list[float], *, slack: float = 0.0) -> None:
+    rounding = TOLERANCE * (1 + len(addends) + sum(map(abs, addends)) + slack)
     if not abs(sum(addends) - total) <= rounding:
         raise ValueError(f"{what} has {total:g}, but what it is made of sums to {sum(addends):g}")
 

@@ -1,7 +1,8 @@
 """From conversations to scored ones: every reward's numbers a turn, weighted and summed; nothing is discounted here.
 
 A turn's reward is the sum of weight x raw number, each number clipped to its reward's range first; where that sum is
-positive, it is multiplied by every gate's number, clipped to [0, 1].
+positive, it is multiplied by every gate's number, clipped to [0, 1].  A penalty, whose range ends at 0, is as a gate
+1 + its number: open where it finds nothing.
 
 `score` does it in one place.  `parts_of` and `total` are its two halves, for work that is spread: cheap rewards run
 where conversations are played, slow ones and those that compare conversations elsewhere, and the sum is made at last.
@@ -20,7 +21,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from selfplay.dialog import Conversation, Floats, Outcome, Reason, ScoredConversation, Scores
+from selfplay.dialog import (
+    REASONS_OF_STATUS,
+    Conversation,
+    Floats,
+    Outcome,
+    Reason,
+    ScoredConversation,
+    Scores,
+)
 from selfplay.errors import UserError
 from selfplay.interfaces import Reward
 from selfplay.plugins import own_line
@@ -28,6 +37,10 @@ from selfplay.time_limit import NO_LIMIT, TimeLimitError, call_within
 
 Scope = Literal["turn", "conversation", "group", "batch"]
 
+# Metrics of all rewards together: reward/total.
+RESERVED = ("total", "per_conversation")
+# Fact of a conversation that failed in scoring: how it had ended.
+ENDED = "ended"
 # A reward that hangs on two conversations of a call hangs on all: the others fail without waiting for each.
 MAX_TIMEOUTS = 2
 
@@ -47,13 +60,13 @@ class Term:
     def value(self, raw: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
         """Return what raw numbers add, or as a gate multiply by; a NaN neither adds nor takes away."""
         low, high = self.range
-        if self.is_gate:
-            low, high = max(low, 0.0), min(high, 1.0)
         numbers = np.asarray(raw)
         counted: npt.NDArray[np.floating[Any]] = np.minimum(np.maximum(numbers, low), high)
         if not self.is_gate:
-            counted = self.weight * counted
-        return np.where(np.isnan(numbers), 1.0 if self.is_gate else 0.0, counted)
+            return np.where(np.isnan(numbers), 0.0, self.weight * counted)
+        if high <= 0.0:
+            counted = 1.0 + counted
+        return np.where(np.isnan(numbers), 1.0, np.minimum(np.maximum(counted, 0.0), 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +133,12 @@ class Parts:
 
     scores: Mapping[str, Scores] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
+
+
+def reads_tokens(reward: Reward) -> bool:
+    """Whether a reward may read the tokens of a turn; those of the package say so with ``needs_tokens``."""
+    is_own = type(reward).__module__.startswith("rewards.")
+    return bool(getattr(reward, "needs_tokens", not is_own))
 
 
 def prepare(rewards: Sequence[WeightedReward]) -> None:
@@ -196,6 +215,19 @@ def has_failed(conversation: Conversation) -> bool:
     return conversation.outcome is not None and conversation.outcome.status == "failed"
 
 
+def as_played(conversation: Conversation) -> Conversation:
+    """Return a conversation that failed in scoring as it was before; any other as it is."""
+    outcome = conversation.outcome
+    if outcome is None or outcome.status != "failed" or ENDED not in outcome.facts:
+        return conversation
+    reason = outcome.facts[ENDED]
+    status = next(status for status, reasons in REASONS_OF_STATUS.items() if reason in reasons)
+    facts = {name: fact for name, fact in outcome.facts.items() if name != ENDED}
+    return replace(
+        conversation, outcome=Outcome(status=status, reason=reason, facts=facts, payoff=outcome.payoff), error=None
+    )
+
+
 def failed_share(scored: Sequence[ScoredConversation]) -> float:
     """Return the share of conversations that failed; 0 if there are none."""
     return sum(has_failed(one.conversation) for one in scored) / max(1, len(scored))
@@ -220,6 +252,9 @@ def _check_names(rewards: Sequence[WeightedReward]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"two rewards are called {twice!r}; parts are recorded by name, so give one of them another")
+    taken = [name for name in names if name in RESERVED]
+    if taken:
+        raise UserError(f"no reward can be called {taken[0]!r}: the sum of all is recorded under that name")
 
 
 @dataclass(slots=True)
@@ -260,7 +295,9 @@ class _Ask:
             self.timeouts[self.weighted.name] += 1
             self._fail(call, "timeout", f"took longer than {self.timeout_seconds:g} seconds")
             return
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (it may raise anything, sys.exit() too)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (it may raise anything: sys.exit(), a cancelled task)
             self._ask_apart(call, f"raised {type(error).__name__}: {error}{own_line(self.weighted.reward, error)}")
             return
         if not isinstance(scores, Sequence) or len(scores) != len(call):
@@ -311,10 +348,24 @@ def _problem(scores: Any, num_turns: int) -> str | None:
         return f"shape {values.shape} for {num_turns} turns"
     if values.dtype.kind != "f":
         return f"numbers of type {values.dtype} instead of floats"
-    for name, others in scores.parts.items():
-        if np.shape(others) != (num_turns,):
-            return f"a part {name!r} of shape {np.shape(others)} for {num_turns} turns"
-    return "an infinite number" if np.isinf(values).any() else None
+    if len(scores.why) not in (0, num_turns):
+        return f"{len(scores.why)} reasons for {num_turns} turns"
+    # What is stored and learnt from is float32, where 1e39 is infinite.
+    with np.errstate(over="ignore"):
+        if np.isinf(values.astype(np.float32)).any():
+            return "an infinite number"
+    return _problem_of_parts(scores.parts, num_turns)
+
+
+def _problem_of_parts(parts: Any, num_turns: int) -> str | None:
+    if not isinstance(parts, Mapping):
+        return f"{type(parts).__name__} instead of a mapping of parts"
+    for name, values in parts.items():
+        if not isinstance(values, np.ndarray) or values.shape != (num_turns,) or values.dtype.kind != "f":
+            return f"a part {name!r} that is no array of {num_turns} floats"
+        if np.isinf(values).any():
+            return f"an infinite number in its part {name!r}"
+    return None
 
 
 def _total(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedReward]) -> ScoredConversation:
@@ -334,10 +385,10 @@ def _total(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedR
 
 
 def _with_its_parts(name: str, scores: Scores) -> Iterator[tuple[str, Scores]]:
-    """Yield a reward's numbers, then what else it measured, as "NAME/PART"."""
+    """Yield a reward's numbers, then what else it measured, as "NAME.PART"."""
     yield name, Scores(values=scores.values, why=scores.why)
     for part, values in scores.parts.items():
-        yield f"{name}/{part}", Scores(values=values)
+        yield f"{name}.{part}", Scores(values=values)
 
 
 def _sum(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedReward]) -> Floats:
@@ -356,8 +407,12 @@ def _sum(conversation: Conversation, parts: Parts, rewards: Sequence[WeightedRew
 
 
 def _fail(conversation: Conversation, failure: Failure) -> Conversation:
+    played = conversation.outcome
+    # How it was played stays known: a mended reward may score it later.
+    facts = {} if played is None else {**played.facts, ENDED: played.reason}
+    payoff = {} if played is None else played.payoff
     return replace(
         conversation,
-        outcome=Outcome(status="failed", reason=failure.reason),
+        outcome=Outcome(status="failed", reason=failure.reason, facts=facts, payoff=payoff),
         error=f"{failure.reason}: {failure.error} (seed {conversation.scenario.seed})",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,12 +199,16 @@ class TrainSettings(Settings):
                     f"sampling.{name}={getattr(self.sampling, name)}: training takes the model's whole distribution, "
                     f"because the learner scores tokens under it; leave {name} at {off}"
                 )
-        gates = [name for name, spec in self.rewards.items() if spec.gate]
-        if gates and self.learner.returns == "normalised_parts":
-            raise UserError(f"rewards.{gates[0]} is a gate, which learner.returns=normalised_parts has no place for")
+        check_gates(self, [name for name, spec in self.rewards.items() if spec.gate])
         if self.sampling.temperature == 0:
             raise UserError("sampling.temperature=0 always says the same, so nothing could be learned; try 1")
         return self
+
+
+def check_gates(settings: TrainSettings, gates: Sequence[str]) -> None:
+    """Raise UserError if rewards are gates and the learner's returns have no place for one."""
+    if gates and settings.learner.returns == "normalised_parts":
+        raise UserError(f"rewards.{gates[0]} is a gate, which learner.returns=normalised_parts has no place for")
 
 
 def reward_words(settings: TrainSettings) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from selfplay.run_folder import ALARMS, now
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader, RunWriter
 from selfplay.train import Stopped, train
-from selfplay.train_settings import RewardSpec, TrainSettings
+from selfplay.train_settings import RewardSpec, TrainSettings, check_gates
 from selfplay.whole_files import write_whole
 
 EVALUATION = "evaluation.json"
@@ -128,6 +128,8 @@ class TrainingRun:
         Raises UserError if the folder cannot be made, or a reward fails on scripted conversations.
         """
         check_trainable(settings, env)
+        check_gates(settings, [weighted.name for weighted in rewards if weighted.is_gate])
+        _check_verifiable(settings, [weighted.name for weighted in rewards])
         try_rewards(
             env,
             rewards,
@@ -246,7 +248,13 @@ def described(settings: TrainSettings, *, env: Env, rewards: Sequence[WeightedRe
     for weighted in rewards:
         spec = spec_of(weighted.reward)
         specs[weighted.name] = RewardSpec.model_validate(
-            {**spec.settings, "name": spec.name, "weight": weighted.weight}
+            {
+                **spec.settings,
+                "name": spec.name,
+                "weight": weighted.weight,
+                "role": weighted.role,
+                "gate": weighted.is_gate,
+            }
         )
     return settings.model_copy(update={"env": spec_of(env), "rewards": specs})
 
@@ -285,6 +293,13 @@ def check_trainable(settings: TrainSettings, env: Env) -> None:
             raise UserError(f"players.{role}=human: a person plays with `play`; nobody can sit through training")
     if not set(env.roles) - {role for role, name in settings.players.items() if name != "policy"}:
         raise UserError(f"players: every role of env {env.name} is taken, so no policy would be trained; free one")
+
+
+def _check_verifiable(settings: TrainSettings, names: Sequence[str]) -> None:
+    """Refuse an alarm about a reward that is not there, but for what it is about unless told."""
+    for name in settings.alarms.verifiable:
+        if name not in (*names, *alarms.AlarmsGroup().verifiable):
+            raise UserError(f"alarms.verifiable: {name!r} is no reward of this run; they are {', '.join(names)}")
 
 
 def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]) -> PlayPlan:

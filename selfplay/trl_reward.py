@@ -18,9 +18,13 @@ from selfplay.reward_calls import Call, Target, messages_of
 Completions = Literal["messages", "text"]
 
 
+# What tells a function of TRL's from others.
+TELLING = frozenset(("prompts", "completions", "completion_ids"))
+
+
 def is_trl_function(function: Callable[..., Any]) -> bool:
-    """Whether a function takes completions, as TRL's do."""
-    return "completions" in inspect.signature(function).parameters
+    """Whether a function takes prompts, completions or their tokens, as TRL's do."""
+    return bool(TELLING & set(inspect.signature(function).parameters))
 
 
 def trl_call(
@@ -39,6 +43,14 @@ def trl_call(
     parameters = inspect.signature(function).parameters
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     arguments = {name: values for name, values in columns.items() if takes_all or name in parameters}
+    for name, parameter in parameters.items():
+        if (
+            parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and parameter.default is parameter.empty
+            and name not in columns
+        ):
+            has = f"the scenarios have {', '.join(columns)}"
+            raise ValueError(f"{getattr(function, '__name__', 'it')} needs a column {name!r}; {has}")
     targets = tuple(Target(index=index, last=(number,)) for index, number in samples)
     return Call(arguments=arguments, targets=targets, has_many=True)
 

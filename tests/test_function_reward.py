@@ -167,7 +167,7 @@ def test_result_carries_a_reason_and_parts():
     [scored] = score([chat("one two three")], [WeightedReward(reward=short, weight=2.0, label="brief")])
     assert scored.rewards.tolist() == [1.0]
     assert scored.parts["brief"].why == ("3 of 6 words",)
-    assert scored.parts["brief/words"].values.tolist() == [3.0]
+    assert scored.parts["brief.words"].values.tolist() == [3.0]
 
 
 def test_function_of_trl_works_unchanged():
@@ -229,6 +229,65 @@ def test_wrong_list_of_a_group_says_how_many():
         ValueError, match="broken returned a list of 1; it must return a list of 2, one for each conversation"
     ):
         broken.score([chat("a"), chat("b", index=1)])
+
+
+def test_reward_of_one_role_takes_a_list_for_all_turns_or_for_its_own():
+    @reward(role="b")
+    def everybody(conversation):
+        return [len(turn.text) for turn in conversation.turns]
+
+    @reward(role="b")
+    def own(conversation):
+        return [5.0]
+
+    talk = chat("1", "22", "333")
+    assert same(values(everybody, talk), [[NAN, 2.0, NAN]])
+    assert same(values(own, talk), [[NAN, 5.0, NAN]])
+
+
+def test_part_that_is_infinite_is_an_error():
+    @reward
+    def broken(turn, log):
+        log(name="words", number=math.inf)
+        return 1
+
+    with pytest.raises(ValueError, match="part 'words' is inf for turn 0"):
+        broken.score([chat("a")])
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"scope": "per_turn"}, "scope='per_turn' is none of turn, conversation, group, batch"),
+        ({"range": (1, 0)}, r"range=\(1, 0\) must be two numbers, the lower first"),
+        ({"range": (math.nan, 1)}, "must be two numbers"),
+        ({"range": (0, 1, 2)}, "must be two numbers"),
+    ],
+)
+def test_claim_that_means_nothing_is_refused(claims, message):
+    with pytest.raises(UserError, match=message):
+        reward(**claims)(lambda turn: 1)
+
+
+def test_arguments_by_position_only_are_refused():
+    with pytest.raises(UserError, match="given by name, so leave out the /"):
+        reward(eval("lambda turn, /: 1"))
+
+
+def test_function_of_trl_may_take_tokens_alone_and_misses_columns_by_name():
+    @reward
+    def tokens(completion_ids, **kwargs):
+        return [len(ids) for ids in completion_ids]
+
+    @reward
+    def needs(completions, ground_truth, **kwargs):
+        return [1.0 for _ in completions]
+
+    assert values(tokens, chat("abc", "d")) == [[3.0, 1.0]]
+    with pytest.raises(
+        ValueError, match="needs needs a column 'ground_truth'; the scenarios have topic, role, prompts"
+    ):
+        needs.score([chat("abc")])
 
 
 def test_list_for_a_turn_is_refused():

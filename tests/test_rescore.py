@@ -1,16 +1,19 @@
 """Stored conversations scored again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from selfplay.commands import main
+from selfplay.commands.building import build_rewards
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.ranks import average_ranks, spearman
 from selfplay.run_lock import RunLock
-from selfplay.score import Term
+from selfplay.score import Term, score
 from selfplay.store import RunReader, RunWriter
+from selfplay.train_settings import RewardSpec
 
 TEXTS = {
     "000000-g00-0": ("What now?", "Tea."),
@@ -104,6 +107,42 @@ def test_reward_that_fails_stores_nothing(run, tmp_path, capsys):
     assert "2 of the first 3 conversations could not be scored, so nothing was; the first, 000000-g00-0" in error
     assert "ZeroDivisionError: division by zero (mine.py, line 2)" in error
     assert not (run / "annotations.jsonl").exists()
+
+
+def test_tokens_are_read_where_a_reward_may_ask_for_them(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def said(turn):\n    return len(turn.said)\n")
+    turns = [Turn(role=role, text="x", heard_text="", player="m@0", stream=role, said=np.arange(3), heard=np.arange(2),
+                  logprobs=np.zeros(3, np.float32), finish="stop") for role in ("host", "guest")]  # fmt: skip
+    with RunWriter.create("runs/tokens", {"kind": "train"}, "") as writer:
+        writer.append(replace(talk("000000-g00-0", ("x", "x")), turns=tuple(turns)))
+    found = answer(capsys, "tokens", "-r", "mine.py:said=1")
+    assert found["changes"][0]["now"] == 3.0
+
+
+def test_batch_is_that_of_a_step(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from selfplay import reward\n@reward(scope='batch')\ndef size(group):\n    return [len(group)] * len(group)\n"
+    )
+    with RunWriter.create("runs/steps", {"kind": "train"}, "") as writer:
+        for step, num in ((0, 2), (1, 1)):
+            for index in range(num):
+                writer.append(talk(f"{step:06}-g00-{index}", ("x", "x")))
+    found = answer(capsys, "steps", "-r", "mine.py:size=1")
+    assert [one["now"] for one in found["conversations"]] == [2.0, 2.0, 1.0]
+
+
+def test_conversation_that_failed_in_scoring_is_scored_again(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def broken(turn):\n    return 1 / 0\n")
+    broken = build_rewards({"mine.py:broken": RewardSpec()})
+    [scored] = score([talk("000000-g00-0", ("Why?", "x"))], broken)
+    with RunWriter.create("runs/failed", {"kind": "train"}, "") as writer:
+        writer.append(scored.conversation, scored, terms={one.name: one.term for one in broken})
+    assert answer(capsys, "failed", "-r", "question=1")["stored"] == 1
+
+
+def test_unknown_role_is_refused(run, capsys):
+    assert main(["rescore", "old", "-r", "question=1", "rewards.question.role=gest"]) == 2
+    assert "reward 'question' is about role 'gest'; run old has host, guest" in capsys.readouterr().err
 
 
 def test_run_that_is_being_written_is_left_alone(run, capsys):

@@ -5,17 +5,36 @@ import time
 import pytest
 
 from envs.chitchat import ChitChat
+from rewards.asking import Question
 from selfplay.errors import UserError
 from selfplay.function_reward import reward
+from selfplay.interfaces import PluginError
 from selfplay.reward_trial import scripted_conversations, try_rewards
 from selfplay.score import WeightedReward
 
 
-def test_eight_conversations_of_four_scenarios_are_played_by_the_script():
+def test_eight_conversations_of_five_scenarios_are_played_by_the_script():
     played = scripted_conversations(ChitChat(max_turns=3))
-    assert len(played) == 8
-    assert len({one.scenario.seed for one in played}) == len({one.group for one in played}) == 4
+    assert [len([one for one in played if one.scenario.seed == seed]) for seed in range(5)] == [2, 2, 2, 1, 1]
     assert {one.num_turns for one in played} == {3}
+    # As a model's: a token for each byte, and one that ends the turn.
+    turn = played[0].turns[0]
+    assert (len(turn.said), len(turn.logprobs)) == (len(turn.text.encode()) + 1,) * 2
+
+
+def test_role_that_nobody_plays_is_refused_with_the_nearest():
+    with pytest.raises(
+        UserError, match=r"reward 'question' is about role 'gest'; env chitchat has host, guest; did you mean guest\?"
+    ):
+        try_rewards(ChitChat(), [WeightedReward(reward=Question(), role="gest")], timeout_seconds=5)
+
+
+def test_claim_that_means_nothing_is_refused():
+    class Upside(Question):
+        range = (1.0, 0.0)
+
+    with pytest.raises(PluginError, match="two numbers, the lower bound first"):
+        try_rewards(ChitChat(), [WeightedReward(reward=Upside())], timeout_seconds=5)
 
 
 def test_reward_that_raises_is_found_with_its_line():

@@ -93,6 +93,20 @@ def test_gates_are_shown_as_gates_and_the_sums_hold():
         scored_from_json(record, one.conversation)
 
 
+def test_sums_hold_where_a_gate_is_stored_rounded():
+    gate, value = 0.0012345, 100.0
+    one = scored(rewards=(gate * value, 0.0), much=scores(value, 0.0), calm=scores(gate, 1.0))
+    block = rewards_to_json(one, terms={"much": Term(), "calm": Term(is_gate=True)})
+    record = json_from_line(line_from_json(conversation_to_json(one.conversation, rewards=block)))
+    assert scored_from_json(record, one.conversation).rewards[0] == pytest.approx(0.12345, abs=1e-4)
+
+
+def test_what_a_reward_measured_beside_never_counts():
+    one = scored(rewards=(1.0, 0.0), **{"much": scores(1.0, 0.0), "much.words": scores(7.0, 9.0)})
+    block = rewards_to_json(one, terms={"much": Term()})
+    assert [(part["name"], part["value"]) for part in block["parts"]][2:] == [("much.words", 0.0), ("much.words", 0.0)]
+
+
 def test_source_of_a_reward_is_stored_and_tells_sets_apart():
     with_source = rewards_to_json(scored(), terms={name: Term(source="sha256:77aa") for name in WEIGHTS})
     without = rewards_to_json(scored(), terms={name: Term() for name in WEIGHTS})

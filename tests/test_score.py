@@ -1,5 +1,6 @@
 """Weighted rewards: sums by hand, and rewards that fail."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from selfplay.dialog import Conversation, Outcome, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
-from selfplay.score import WeightedReward, check_failures, failed_share, merged, parts_of, score, total
+from selfplay.score import WeightedReward, as_played, check_failures, failed_share, merged, parts_of, score, total
 
 
 def chat(*texts: str, id: str = "000000-g00-0", status: str = "terminated") -> Conversation:
@@ -84,6 +85,51 @@ def test_gate_multiplies_a_positive_sum_and_never_forgives_a_negative_one():
     assert score([conversation], rewards)[0].rewards.tolist() == [-2.0, -3.0, -6.0, 0.0]
 
 
+@dataclass(frozen=True)
+class Minus:
+    """A penalty: minus the letters of a message, at most 4, quartered."""
+
+    name: str = "minus"
+    range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
+
+    def score(self, conversations):
+        return [Scores(values=np.array([-len(t.text) / 4 for t in c.turns], np.float32)) for c in conversations]
+
+
+def test_penalty_as_a_gate_is_open_where_it_finds_nothing():
+    rewards = [WeightedReward(reward=FirstTurnOnly(), weight=8.0), WeightedReward(reward=Minus(), is_gate=True)]
+    # 8 x (1 - 0), 8 x (1 - 1/4), 8 x (1 - 1): the raw -1.5 is cut to -1.
+    found = [score([chat(text)], rewards)[0].rewards.tolist() for text in ("", "a", "abcdef")]
+    assert found == [[8.0], [6.0], [0.0]]
+
+
+def test_conversation_that_failed_in_scoring_knows_how_it_was_played():
+    played = chat("bad word")
+    [scored] = score([played], [WeightedReward(reward=Picky())])
+    assert scored.conversation.outcome.status == "failed"
+    assert as_played(scored.conversation) == played
+    assert as_played(played) is played
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit])
+def test_whatever_a_reward_raises_fails_its_conversation(error: type[BaseException]):
+    @dataclass(frozen=True)
+    class Raises:
+        name: str = "raises"
+
+        def score(self, conversations):
+            raise error
+
+    [scored] = score([chat("a")], [WeightedReward(reward=Raises())])
+    assert f"raised {error.__name__}" in scored.conversation.error
+
+
+@pytest.mark.parametrize("name", ["total", "per_conversation"])
+def test_name_of_the_sum_is_refused(name: str):
+    with pytest.raises(UserError, match=f"no reward can be called '{name}'"):
+        score([chat("a")], [WeightedReward(reward=Length(), label=name)])
+
+
 def test_reward_of_one_role_says_nothing_of_the_others_turns():
     [scored] = score([chat("abc", "de", "f")], [WeightedReward(reward=Length(), role="b")])
     assert scored.rewards.tolist() == [0.0, 2.0, 0.0]
@@ -102,7 +148,8 @@ def test_reward_of_weight_0_is_measured_only():
 def test_reward_that_fails_fails_its_own_conversation_only(text: str, error: str):
     scored = score([chat("fine", "x"), chat(text, "x")], [WeightedReward(reward=Picky())])
     assert scored[0].rewards.tolist() == [1.0, 1.0]
-    assert scored[1].conversation.outcome == Outcome(status="failed", reason="reward_error")
+    facts = {"ended": "turn_limit"}
+    assert scored[1].conversation.outcome == Outcome(status="failed", reason="reward_error", facts=facts)
     assert re.search(error, str(scored[1].conversation.error))
 
 

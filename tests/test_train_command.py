@@ -49,6 +49,28 @@ def test_gate_and_role_are_kept_where_they_are_given(capsys):
     }
 
 
+def test_weight_takes_the_place_of_a_gate(tmp_path, capsys):
+    file = tmp_path / "gate.yaml"
+    file.write_text("rewards: {question: gate}\n")
+    rewards = settings_of(capsys, f"config={file}", "-r", "question=0.5")["rewards"]
+    assert rewards == {"question": {"name": "", "weight": 0.5}}
+
+
+def test_words_beside_r_change_or_add_rewards(capsys):
+    words = ("rewards.sentiment.of=next", "rewards.copying=2", "rewards.own_length.role=guest")
+    rewards = settings_of(capsys, "-r", "mix:vhrl=1", "-r", "question=3", *words)["rewards"]
+    # The mix's weights of sentiment and own_length stay, and the one of -r wins over the mix's.
+    assert rewards["sentiment"] == {"name": "", "weight": 0.3, "of": "next"}
+    assert rewards["own_length"] == {"name": "", "weight": 0.25, "role": "guest"}
+    assert (rewards["question"]["weight"], rewards["copying"]["weight"]) == (3.0, 2.0)
+    assert settings_of(capsys, "-r", "question=3", "-r", "mix:vhrl=1")["rewards"]["question"]["weight"] == 3.0
+
+
+def test_gate_of_r_is_refused_where_parts_are_standardised(capsys):
+    assert main(["train", "preset=vhrl", "-r", "question=1", "-r", "well_formed=gate", "--dry-run"]) == 2
+    assert "rewards.well_formed is a gate" in capsys.readouterr().err
+
+
 def test_gate_is_refused_where_parts_are_standardised(capsys):
     assert main(["train", "preset=vhrl", "rewards.question=gate", "--dry-run"]) == 2
     assert (

@@ -30,23 +30,34 @@ def build_env(spec: PluginSpec) -> Env:
     return env
 
 
-def chosen_rewards(specs: Mapping[str, RewardSpec], given: Sequence[str]) -> dict[str, RewardSpec]:
-    """Return the rewards that the words of `-r` name instead of those of the settings; the same, if there are none.
+def chosen_rewards(
+    specs: Mapping[str, RewardSpec], given: Sequence[str], *, words: Sequence[str] = ()
+) -> dict[str, RewardSpec]:
+    """Return the rewards that `-r` names instead of those of the settings; the same, if it names none.
 
-    A weight keeps the settings that a preset, a file or a mix before it gives its reward.  A mix stands for its parts.
-    Raises UserError for what is no weight, or no mix, and for a name that is given twice.
+    given: NAME=WEIGHT of each -r; words: the others, of which `rewards.NAME=...` adds a reward or changes its settings.
+    A weight keeps the settings that a preset, a file or a mix gives its reward.  A mix stands for its parts, and a
+    weight of its own wins over the mix's.  Raises UserError for what is no weight, or no mix, and for a name that is
+    given twice.
     """
     chosen: dict[str, RewardSpec] = {}
     names = [word.rpartition("=")[0] for word in given]
-    for name, word in zip(names, given, strict=True):
-        if names.count(name) > 1:
-            raise UserError(f"-r {name} is given twice; give it one weight, or another name: rewards.MINE.name={name}")
-        weight = word.rpartition("=")[2]
+    weights = {name: word.rpartition("=")[2] for name, word in zip(names, given, strict=True)}
+    if len(weights) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"-r {twice} is given twice; give it one weight, or another name: rewards.MINE.name={twice}")
+    for name, weight in weights.items():
         if name.startswith(MIX):
             chosen |= _parts_of_mix(name, weight)
+    written = _names_in(words) if given else {}
+    for name, has_weight in written.items():
+        chosen[name] = _with_settings(chosen.get(name), specs[name], keeps_weight=not has_weight)
+    for name, weight in weights.items():
+        if name.startswith(MIX):
             continue
         spec = chosen.get(name) or specs.get(name, RewardSpec())
-        chosen[name] = spec.model_copy(update={"gate": True} if weight == GATE else {"weight": _weight(name, weight)})
+        changes = {"gate": True} if weight == GATE else {"weight": _weight(name, weight), "gate": False}
+        chosen[name] = spec.model_copy(update=changes)
     return chosen or dict(specs)
 
 
@@ -56,6 +67,8 @@ def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
 
 
 def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
+    if (spec.name or name).startswith(MIX):
+        raise UserError(f"rewards.{name}: a mix is given with -r, as in -r {name}=1")
     found = PluginSpec.model_validate({"name": spec.name or name, **spec.settings})
     reward = build_plugin(found, REWARDS, "reward")
     if not isinstance(reward, Reward):
@@ -69,6 +82,27 @@ def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
         is_gate=spec.gate,
         source="" if file is None else source_digest(file.read_bytes()),
     )
+
+
+def _names_in(words: Sequence[str]) -> dict[str, bool]:
+    """Return the rewards that words such as `rewards.NAME.key=value` name, and whether they give a weight."""
+    names: dict[str, bool] = {}
+    for word in words:
+        group, _, rest = word.partition("=")[0].partition(".")
+        if group == "rewards" and rest:
+            name, _, key = rest.partition(".")
+            names[name] = names.get(name, False) or key in ("", "weight", "gate")
+    return names
+
+
+def _with_settings(part: RewardSpec | None, spec: RewardSpec, *, keeps_weight: bool) -> RewardSpec:
+    """Return the part of a mix with the settings that words give it; None: it is no part of one."""
+    if part is None:
+        return spec
+    merged = {**part.model_dump(), **spec.settings, **({"role": spec.role} if spec.role else {})}
+    if not keeps_weight:
+        merged |= {"weight": spec.weight, "gate": spec.gate}
+    return RewardSpec.model_validate(merged)
 
 
 def _parts_of_mix(name: str, text: str) -> dict[str, RewardSpec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -18,9 +19,10 @@ from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import Settings, read_config, resolve
 from selfplay.errors import UserError
-from selfplay.rescore import Rescored, append_scores, changes, moved_most, rescore, stored_conversations
+from selfplay.rescore import Rescored, ScoreWriter, changes, moved_most, rescore, stored_conversations
+from selfplay.reward_trial import check_role
 from selfplay.run_folder import CONFIG
-from selfplay.score import has_failed
+from selfplay.score import has_failed, reads_tokens
 from selfplay.store import RunReader, find_run
 from selfplay.train_settings import RewardSpec
 
@@ -43,6 +45,7 @@ Examples:
   selfplay rescore my-run -r question=1 -r my_rewards.py:asks_back=0.5
   selfplay rescore my-run -r sentiment=1 rewards.sentiment.of=next --dry-run
 """
+ALL_FAILED = 1
 NUM_SHOWN = 5  # conversations that moved most
 
 
@@ -62,21 +65,42 @@ def run(line: CommandLine) -> int:
     words = [word for word in line.words if "=" in word]
     settings = resolve(RescoreSettings, words)
     folder = find_run(plain[0] if plain else "", settings.runs)
-    specs = chosen_rewards(settings.rewards, line.rewards) or _rewards_of(folder)
+    specs = chosen_rewards(settings.rewards, line.rewards, words=words) or _rewards_of(folder)
     rewards = build_rewards(specs)
     reader = RunReader(folder)
-    needs_tokens = any(getattr(weighted.reward, "needs_tokens", False) for weighted in rewards)
-    stored = list(stored_conversations(reader, with_tokens=needs_tokens))
+    stored = list(stored_conversations(reader, with_tokens=any(reads_tokens(weighted.reward) for weighted in rewards)))
     if not stored:
         raise UserError(f"run {folder} holds no conversation that could be scored")
-    rescored = rescore(stored, rewards, timeout_seconds=settings.reward_timeout_seconds)
-    num = 0 if line.dry_run else append_scores(folder, rescored, rewards)
+    roles = dict.fromkeys(role for one in stored for role in one.conversation.scenario.roles)
+    for weighted in rewards:
+        check_role(weighted, list(roles), where=f"run {folder.name}")
+    found = rescore(stored, rewards, timeout_seconds=settings.reward_timeout_seconds)
+    rescored, num = _collect(found, None if line.dry_run else ScoreWriter(folder, rewards))
     if line.as_json:
         print(json.dumps(_as_json(rescored, num)))
     else:
         _show(open_console(), rescored, folder, num)
+        num_left_out = len(reader.ids()) - len(stored)
+        if num_left_out:
+            open_console().print(
+                Text(f"{plural(num_left_out, 'conversation')} failed in play and were left out", "dim")
+            )
     report_problems(reader)
-    return 0
+    return 0 if any(not has_failed(one.new.conversation) for one in rescored) else ALL_FAILED
+
+
+def _collect(found: Iterator[list[Rescored]], writer: ScoreWriter | None) -> tuple[list[Rescored], int]:
+    """Return what was rescored and how much of it was stored, as it came."""
+    rescored: list[Rescored] = []
+    try:
+        for block in found:
+            rescored += block
+            if writer is not None:
+                writer.append(block)
+    finally:
+        if writer is not None:
+            writer.close()
+    return rescored, 0 if writer is None else writer.num
 
 
 def _rewards_of(folder: Path) -> dict[str, RewardSpec]:

@@ -23,7 +23,7 @@ from selfplay.new_reward import write_reward
 from selfplay.plugins import installed_plugins
 from selfplay.reward_attacks import ATTACKS, ordinary_conversations
 from selfplay.reward_report import MixedReward, RewardReport, report_on
-from selfplay.score import has_failed
+from selfplay.score import has_failed, reads_tokens
 from selfplay.store import RUNS, RunReader, find_run
 from selfplay.train_settings import RewardSpec
 from selfplay.written import nearest, value_of_word
@@ -141,8 +141,7 @@ def _build(name: str, settings: dict[str, str]) -> Reward:
 
 
 def _stored(folder: Path, reward: Reward) -> list[Conversation]:
-    # Only rewards that ask a model read tokens; those of a whole run are many.
-    stored = RunReader(folder).conversations(with_tokens=bool(getattr(reward, "is_slow", False)))
+    stored = RunReader(folder).conversations(with_tokens=reads_tokens(reward))
     chats = [one for one in stored if one.turns and one.outcome is not None and not has_failed(one)]
     if not chats:
         raise UserError(f"on={folder}: the run holds no finished conversation")

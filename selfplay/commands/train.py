@@ -25,7 +25,7 @@ from selfplay.players import HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
 from selfplay.store import CONFIG, find_run
-from selfplay.train_settings import TrainSettings
+from selfplay.train_settings import TrainSettings, check_gates
 from selfplay.training_run import Result, TrainingRun, check_trainable
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -115,7 +115,9 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
         settings = resolve(
             TrainSettings, words, under=read_config(str(find_run(_run_and_version(resumed)[0], runs) / CONFIG))
         )
-    return settings.model_copy(update={"rewards": chosen_rewards(settings.rewards, rewards)})
+    chosen = settings.model_copy(update={"rewards": chosen_rewards(settings.rewards, rewards, words=words)})
+    check_gates(chosen, [name for name, spec in chosen.rewards.items() if spec.gate])
+    return chosen
 
 
 def _run_and_version(word: str) -> tuple[str, int | None]:

@@ -34,7 +34,7 @@ def check_reward(reward: Reward, conversations: Sequence[Conversation] | None = 
     """
     check_attributes(reward, Reward, "reward")
     spot = Spot(plugin=plugin_label(reward, "reward"))
-    _check_claims(spot, reward)
+    check_claims(reward)
     given = sorted(sample_conversations() if conversations is None else conversations, key=lambda one: one.group)
     # The smallest calls first: an error then names the conversation that is at fault.
     first = [scores for call in _calls(reward, given) for scores in _score(spot.at(call[0]), reward, call)]
@@ -44,6 +44,20 @@ def check_reward(reward: Reward, conversations: Sequence[Conversation] | None = 
     _same_scores(spot, given, first, _score(spot, reward, deepcopy(given)), "when asked again")
     _same_scores(spot, given, first, _score(spot, reward, given[::-1])[::-1], "in another order")
     _score(spot, reward, [])
+
+
+def check_claims(reward: Reward) -> None:
+    """Raise PluginError for the first of a reward's `scope`, `is_slow` and `range` that means nothing."""
+    spot = Spot(plugin=plugin_label(reward, "reward"))
+    scope, is_slow = getattr(reward, "scope", "conversation"), getattr(reward, "is_slow", False)
+    bounds = getattr(reward, "range", (0.0, 1.0))
+    if scope not in get_args(Scope):
+        raise spot.broken("scope", f"is {scope!r}", f"it must be one of {', '.join(get_args(Scope))}")
+    if not isinstance(is_slow, bool):
+        raise spot.broken("is_slow", f"is {is_slow!r}", "it must be True or False")
+    numbers = [bound for bound in bounds if isinstance(bound, int | float)] if isinstance(bounds, tuple) else []
+    if len(numbers) != 2 or len(bounds) != 2 or not numbers[0] < numbers[1]:
+        raise spot.broken("range", f"is {bounds!r}", "it must be two numbers, the lower bound first")
 
 
 def sample_conversations() -> list[Conversation]:
@@ -60,19 +74,6 @@ def sample_conversations() -> list[Conversation]:
         ),
     }
     return [_sample(index, said) for index, said in enumerate(texts.values())]
-
-
-def _check_claims(spot: Spot, reward: Reward) -> None:
-    """Check what a reward may say of itself; each of them has a default."""
-    scope, is_slow = getattr(reward, "scope", "conversation"), getattr(reward, "is_slow", False)
-    bounds = getattr(reward, "range", (0.0, 1.0))
-    if scope not in get_args(Scope):
-        raise spot.broken("scope", f"is {scope!r}", f"it must be one of {', '.join(get_args(Scope))}")
-    if not isinstance(is_slow, bool):
-        raise spot.broken("is_slow", f"is {is_slow!r}", "it must be True or False")
-    numbers = [bound for bound in bounds if isinstance(bound, int | float)] if isinstance(bounds, tuple) else []
-    if len(numbers) != 2 or len(bounds) != 2 or not numbers[0] < numbers[1]:
-        raise spot.broken("range", f"is {bounds!r}", "it must be two numbers, the lower bound first")
 
 
 def _calls(reward: Reward, conversations: list[Conversation]) -> list[list[Conversation]]:

@@ -60,7 +60,7 @@ def call(spot: Spot, method: str, function: Callable[..., Result], *arguments: A
     """Call a method; whatever it raises becomes a PluginError."""
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         one_line = " ".join(f"{type(error).__name__}: {error}".split())
         raise spot.broken(method, f"raised {one_line}", "it must accept this") from error
 

@@ -1,5 +1,6 @@
 """What is measured of a reward, on rewards whose faults are known."""
 
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -187,3 +188,20 @@ def test_slow_reward_is_asked_about_all_chats_in_one_call_and_about_all_attacks_
     # The contract's four samples come first; no attack is paid for twice.
     assert sizes[-2:] == [12, len(ATTACKS)]
     assert max(sizes[:-2]) == 4
+
+
+def test_reward_that_leaves_the_program_is_broken():
+    @reward
+    def leaves(turn):
+        raise SystemExit
+
+    assert "raised SystemExit" in report_on(leaves, ordinary_conversations(), {}).broken
+
+
+def test_reward_that_hangs_is_broken():
+    @reward
+    def hangs(turn):
+        time.sleep(60)
+
+    report = report_on(hangs, ordinary_conversations(), {}, timeout_seconds=0.1)
+    assert report.broken == "it took longer than 0.1 seconds over four conversations"

@@ -6,8 +6,10 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_runs import ENV, create, metrics_of, resume, rewards, said_in, tiny_settings, train
 
+from rewards.asking import QuestionMarks
 from selfplay.commands.building import build_env, build_rewards
 from selfplay.config import resolve
 from selfplay.dealing import Dealer
@@ -18,7 +20,7 @@ from selfplay.interfaces import Update
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
 from selfplay.train import train as run_loop
-from selfplay.train_settings import TrainSettings
+from selfplay.train_settings import RewardSpec, TrainSettings
 from selfplay.training_run import evaluated_version
 
 
@@ -128,6 +130,26 @@ def test_reward_that_fails_on_scripted_conversations_starts_nothing(tmp_path):
     with pytest.raises(UserError, match=r"so nothing was started.*no idea"):
         train(tmp_path / "run", "steps=2", rewards=[WeightedReward(reward=broken)])
     assert not (tmp_path / "run").exists()
+
+
+def test_role_and_gate_of_rewards_made_in_python_are_recorded_and_built_again(tmp_path):
+    given = [
+        WeightedReward(reward=QuestionMarks(), role="guest"),
+        WeightedReward(reward=QuestionMarks(), is_gate=True, label="calm"),
+    ]
+    create(tmp_path / "run", rewards=given)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["rewards"]
+    built = build_rewards({name: RewardSpec.model_validate(spec) for name, spec in config.items()})
+    assert [(one.name, one.role, one.is_gate) for one in built] == [
+        ("question_marks", "guest", False),
+        ("calm", "", True),
+    ]
+
+
+def test_gate_of_rewards_made_in_python_is_refused_where_parts_are_standardised(tmp_path):
+    gate = WeightedReward(reward=QuestionMarks(), is_gate=True)
+    with pytest.raises(UserError, match="is a gate, which learner"):
+        create(tmp_path / "run", "learner.returns=normalised_parts", rewards=[gate])
 
 
 def test_failures_within_the_bound_are_stored_and_never_trained_on(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rewards import REWARDS
+from rewards.mixes import MIXES
 from selfplay.config import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,8 +41,13 @@ def test_an_installed_wheel_lists_what_there_is_and_plays_from_another_folder(tm
     command, environment = [str(site / "bin" / "selfplay"), "list"], {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
-    kinds = (["chitchat"], ["smollm2-135m", "tiny"], preset_names(), list(REWARDS))
+    kinds = (["chitchat"], ["smollm2-135m", "tiny"], preset_names(), list(REWARDS), [f"mix:{name}" for name in MIXES])
     assert names == [name for kind in kinds for name in kind], done.stderr
+
+    # Word lists are installed too.
+    tested = [command[0], "reward", "test", "mix:vhrl"]
+    done = subprocess.run(tested, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "none of 57 attacks beats the median chat" in " ".join(done.stdout.split()), done.stderr
 
     words = ["play", "model=tiny", "conversations=1", "env.max_turns=2", "sampling.max_new_tokens=4", "out=chat"]
     played = subprocess.run(

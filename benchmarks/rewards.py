@@ -5,8 +5,9 @@
 
 Messages are 6 to 18 words drawn from the package's word list, so every text is new; each arm runs in a process of its
 own.  "cheap" asks every reward that needs no model, first all together, then one after another about other texts: what
-several need of one text is computed once, and the first that needs it pays.  "rescore" reads a stored run, scores it with three cheap rewards, and appends the
-new scores; without `-r`.  "coherence" embeds messages that were never seen, in calls of 64 conversations.
+several need of one text is computed once, and the first that needs it pays.  "rescore" reads a stored run, scores it
+with three cheap rewards, and appends the new scores.  "coherence" embeds messages that were never seen, in calls of 64
+conversations.
 """
 
 from __future__ import annotations

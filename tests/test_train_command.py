@@ -130,6 +130,49 @@ def test_train_play_eval_and_go_on_with_a_reward_from_a_file(tmp_path, monkeypat
     assert [line["step"] for line in RunReader("runs/first").metrics()] == [0, 1, 2]
 
 
+FUNCTIONS = """
+import asyncio
+from selfplay import reward
+
+def short(turn):
+    return 1 / (1 + len(turn.text))
+
+@reward(scope="group", range=(-1, 1))
+def rank(group):
+    longest = max(len(turn.text) for one in group for turn in one.turns)
+    return [{"host": len(one.turns[0].text) / max(1, longest)} for one in group]
+
+@reward(range=(0, 1))
+async def later(turn, log):
+    await asyncio.sleep(0)
+    log("letters", len(turn.text))
+    return 0.5
+
+def ids(prompts, completion_ids, **kwargs):
+    return [float(len(one)) for one in completion_ids]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_functions_of_every_kind_score_alike_on_ray_and_in_one_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mix.py").write_text(FUNCTIONS)
+    rewards = {"short": "1", "rank": "0.5", "later": "0.2", "ids": "0.01"}
+    words = [part for name, weight in rewards.items() for part in ("-r", f"mix.py:{name}={weight}")]
+    metrics = {}
+    for cluster in ("local", "ray"):
+        run = [f"cluster={cluster}", "steps=2", "evaluation.conversations=0", f"out={cluster}"]
+        command = [sys.executable, str(ROOT / "run.py"), "train", *SMALL, *run, *words, "-r", "function_words=gate"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        lines = RunReader(cluster).metrics()
+        metrics[cluster] = [{name: line[name] for name in line if name.startswith("reward/")} for line in lines]
+    assert metrics["ray"] == metrics["local"]
+    assert metrics["ray"][0]["reward/mix.py:later"] == 0.5
+    assert "reward/mix.py:later.letters" in metrics["ray"][0]
+
+
 def test_json_is_all_that_stdout_gets(tmp_path, capsys):
     assert main(["train", *SMALL, "steps=1", f"out={tmp_path / 'run'}", "--json"]) == 0
     [line] = capsys.readouterr().out.splitlines()

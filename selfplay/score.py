@@ -58,7 +58,7 @@ class Term:
     source: str = ""  # "sha256:..." of the file it was written in; "": it comes from a package
 
     def value(self, raw: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
-        """Return what raw numbers add, or as a gate multiply by; a NaN neither adds nor takes away."""
+        """Return what raw numbers [K] add [K], or as a gate multiply by; a NaN neither adds nor takes away."""
         low, high = self.range
         numbers = np.asarray(raw)
         counted: npt.NDArray[np.floating[Any]] = np.minimum(np.maximum(numbers, low), high)
@@ -348,13 +348,17 @@ def _problem(scores: Any, num_turns: int) -> str | None:
         return f"shape {values.shape} for {num_turns} turns"
     if values.dtype.kind != "f":
         return f"numbers of type {values.dtype} instead of floats"
-    if len(scores.why) not in (0, num_turns):
-        return f"{len(scores.why)} reasons for {num_turns} turns"
     # What is stored and learnt from is float32, where 1e39 is infinite.
     with np.errstate(over="ignore"):
         if np.isinf(values.astype(np.float32)).any():
             return "an infinite number"
-    return _problem_of_parts(scores.parts, num_turns)
+    return _problem_of_reasons(scores.why, num_turns) or _problem_of_parts(scores.parts, num_turns)
+
+
+def _problem_of_reasons(why: Any, num_turns: int) -> str | None:
+    if not isinstance(why, tuple | list) or not all(isinstance(text, str) for text in why):
+        return f"why={why!r:.80} instead of a tuple of texts"
+    return None if len(why) in (0, num_turns) else f"{len(why)} reasons for {num_turns} turns"
 
 
 def _problem_of_parts(parts: Any, num_turns: int) -> str | None:

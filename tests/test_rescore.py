@@ -9,7 +9,6 @@ import pytest
 from selfplay.commands import main
 from selfplay.commands.building import build_rewards
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
-from selfplay.ranks import average_ranks, spearman
 from selfplay.run_lock import RunLock
 from selfplay.score import Term, score
 from selfplay.store import RunReader, RunWriter
@@ -49,17 +48,6 @@ def run(tmp_path, monkeypatch):
 def answer(capsys, *words: str) -> dict:
     assert main(["rescore", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
-
-
-def test_ranks_of_equal_values_are_shared():
-    # 10 is third; the two 5s are first and second.
-    assert average_ranks([5.0, 10.0, 5.0]).tolist() == [1.5, 3.0, 1.5]
-
-
-def test_rank_correlation_by_hand():
-    # Ranks 1 2 3 4 and 2 1 4 3: 1 - 6 (1 + 1 + 1 + 1) / (4 x 15) = 0.6; the NaN is left out.
-    assert spearman([1, 2, 3, 4, np.nan], [20, 10, 40, 30, 0]) == pytest.approx(0.6)
-    assert np.isnan(spearman([1, 1, 1], [1, 2, 3]))
 
 
 def test_new_scores_are_appended_and_the_old_ones_stay(run, capsys):

@@ -11,7 +11,6 @@ from rewards.asking import Question
 from rewards.repetition import SaidBefore
 from selfplay import reward
 from selfplay.dialog import Scores
-from selfplay.ranks import spearman
 from selfplay.reward_attacks import ATTACKS, as_conversations, ordinary_conversations
 from selfplay.reward_report import MixedReward, report_on
 from selfplay.score import WeightedReward, score
@@ -73,18 +72,6 @@ class WholeBatch:
             Scores(values=np.array([(lengths < len(turn.text)).mean() for turn in talk.turns], dtype=np.float32))
             for talk in conversations
         ]
-
-
-def test_spearman_compares_ranks_and_shares_them_among_ties():
-    # Ranks 1, 2.5, 2.5, 4 and 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
-    one, other = np.array([1.0, 5.0, 5.0, 9.0]), np.array([10.0, 20.0, 30.0, 1000.0])
-    assert spearman(one, other) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
-    assert spearman(one, -other) == pytest.approx(-4.5 / np.sqrt(4.5 * 5))
-
-
-def test_spearman_of_what_is_always_the_same_is_unknown():
-    assert np.isnan(spearman(np.ones(4), np.arange(4.0)))
-    assert np.isnan(spearman(np.empty(0), np.empty(0)))
 
 
 def test_report_of_short_messages_says_who_wins_and_what_it_goes_along_with():

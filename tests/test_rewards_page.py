@@ -12,6 +12,7 @@ from envs.chitchat import ChitChat
 from selfplay.alarms import AlarmName
 from selfplay.commands import main
 from selfplay.contracts import check_reward
+from selfplay.dialog import Conversation, Scenario, Turn
 from selfplay.reward_calls import ARGUMENTS
 from selfplay.reward_trial import scripted_conversations
 
@@ -37,7 +38,11 @@ def test_python_blocks_are_rewards_that_keep_their_contract():
     chats = scripted_conversations(ChitChat())
     check_reward(modules[0].asks_back, chats)
     check_reward(modules[1].Naming(), chats)
-    assert modules[1].Naming().score(chats[:1])[0].values.sum() >= 0
+    turns = [Turn(role=role, text=text, heard_text="", player="x") for role, text in (("a", "Tea, tea!"), ("b", "No."))]
+    scenario = Scenario(env="x", seed=0, split="train", roles=("a", "b"), public={"topic": "Tea"})
+    talk = Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns))
+    assert modules[0].asks_back.score([talk])[0].values.tolist() == [0.0, 0.0]
+    assert modules[1].Naming().score([talk])[0].values.tolist() == [2.0, 0.0]
 
 
 @pytest.mark.parametrize("command", train_commands())

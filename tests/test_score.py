@@ -124,6 +124,30 @@ def test_whatever_a_reward_raises_fails_its_conversation(error: type[BaseExcepti
     assert f"raised {error.__name__}" in scored.conversation.error
 
 
+@pytest.mark.parametrize(
+    ("claims", "error"),
+    [
+        ({"why": ("a",)}, "returned 1 reasons for 2 turns"),
+        ({"why": None}, "returned why=None instead of a tuple of texts"),
+        ({"why": (1, 2)}, r"returned why=\(1, 2\) instead of a tuple of texts"),
+        ({"parts": None}, "returned NoneType instead of a mapping of parts"),
+        ({"parts": {"x": np.zeros(1, np.float32)}}, "returned a part 'x' that is no array of 2 floats"),
+        ({"parts": {"x": np.full(2, np.inf)}}, "returned an infinite number in its part 'x'"),
+        ({"values": np.full(2, 1e39)}, "returned an infinite number"),
+    ],
+)
+def test_scores_that_cannot_be_stored_fail_their_conversation(claims: dict[str, object], error: str):
+    @dataclass(frozen=True)
+    class Odd:
+        name: str = "odd"
+
+        def score(self, conversations):
+            return [Scores(**{"values": np.zeros(2, np.float32), **claims})]
+
+    [scored] = score([chat("a", "b")], [WeightedReward(reward=Odd(), role="a")])
+    assert re.search(error, scored.conversation.error)
+
+
 @pytest.mark.parametrize("name", ["total", "per_conversation"])
 def test_name_of_the_sum_is_refused(name: str):
     with pytest.raises(UserError, match=f"no reward can be called '{name}'"):

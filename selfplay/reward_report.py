@@ -18,7 +18,7 @@ from selfplay.dialog import Conversation, Scores
 from selfplay.interfaces import PluginError, Reward
 from selfplay.ranks import spearman
 from selfplay.reward_attacks import ATTACKS, attack_conversations
-from selfplay.score import Parts, Scope, WeightedReward, parts_of
+from selfplay.score import Parts, Scope, WeightedReward, parts_of, prepare
 from selfplay.spoken_words import words_of
 from selfplay.time_limit import TimeLimitError, call_within
 
@@ -107,6 +107,10 @@ class MixedReward:
         bounds = [sorted((part.weight * part.range[0], part.weight * part.range[1])) for part in self.parts]
         return sum(low for low, _ in bounds), sum(high for _, high in bounds)
 
+    def prepare(self) -> None:
+        """Let the parts load what they need."""
+        prepare(self.parts)
+
     def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
         """Return the sums; raises ValueError with the error of a part that fails."""
         sums = []
@@ -135,6 +139,8 @@ def report_on(
     """
     weighted = WeightedReward(reward=reward, label=name)
     report = _claims(weighted)
+    # A model that has to be fetched first is nothing against the reward.
+    prepare([weighted])
     try:
         call_within(timeout_seconds, check_reward, reward)
     except PluginError as error:

@@ -154,6 +154,7 @@ def test_test_on_a_run_compares_with_its_conversations(here: Path, capsys: pytes
         (["test", "mine.py:short", "on=nowhere"], "there is no run 'nowhere'"),
         (["test", "mix:vhlr"], "there is no mix 'vhlr'"),
         (["test", "mix:vhrl", "form=vhrl"], "has no settings"),
+        (["test", "reference_nll"], "nobody said the attacks; see what it gives to a run: rescore RUN"),
         (["new"], "needs the name of a reward"),
         (["new", "fine", "weight=1"], "it takes out=FOLDER"),
     ],

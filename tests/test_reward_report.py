@@ -177,6 +177,25 @@ def test_slow_reward_is_asked_about_all_chats_in_one_call_and_about_all_attacks_
     assert max(sizes[:-2]) == 4
 
 
+def test_reward_is_prepared_first_however_long_that_takes():
+    class Loads:
+        name = "loads"
+        is_ready = False
+
+        def prepare(self):
+            time.sleep(0.3)
+            self.is_ready = True
+
+        def score(self, conversations):
+            assert self.is_ready
+            return [Scores(values=np.zeros(one.num_turns, dtype=np.float32)) for one in conversations]
+
+    assert report_on(Loads(), ordinary_conversations(), {}, timeout_seconds=0.25).is_sound
+    mixed = Loads()
+    MixedReward(name="mix", parts=(WeightedReward(reward=mixed),)).prepare()
+    assert mixed.is_ready
+
+
 def test_reward_that_leaves_the_program_is_broken():
     @reward
     def leaves(turn):

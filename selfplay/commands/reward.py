@@ -117,6 +117,11 @@ def _test(line: CommandLine) -> int:
     name, settings = line.words[1], _settings(line.words[2:])
     run_name, runs = settings.pop("on", None), Path(settings.pop("runs", str(RUNS)))
     reward = _build(name, settings)
+    if getattr(reward, "needs_tokens", False):
+        raise UserError(
+            f"{name} reads the tokens that a model said, and nobody said the attacks; see what it gives to a run: "
+            f"rescore RUN -r {name}=1 --dry-run"
+        )
     chats = ordinary_conversations() if run_name is None else _stored(find_run(run_name, runs), reward)
     report = report_on(reward, chats, _others(), name=name)
     source = "12 built-in chats" if run_name is None else f"{plural(len(chats), 'conversation')} of run {run_name}"

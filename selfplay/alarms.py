@@ -23,11 +23,11 @@ from selfplay.config import Settings
 from selfplay.dialog import ScoredConversation
 from selfplay.errors import UserError
 from selfplay.line_files import LineFile, line_from_json
+from selfplay.records_json import ALARM_SCHEMA
 from selfplay.score import has_failed
 from selfplay.spoken_words import words_of
 from selfplay.whole_files import reason
 
-SCHEMA = "selfplay.alarm/1"
 METRIC = "alarm/"  # alarm/NAME: 1 while it is on, 0 while it is not, absent while it cannot be told
 ENDS_AT = 0.75  # of the way from the reference to the bound
 NUM_STANDARD_ERRORS = 4.0  # what noise alone may do to a difference of two means
@@ -186,7 +186,7 @@ def conversations_to_read(
 def alarm_to_json(reading: Reading, *, step: int, at: str, run: str, look_at: Sequence[str]) -> dict[str, Any]:
     """Return the record of an alarm that begins or ends."""
     return {
-        "schema": SCHEMA,
+        "schema": ALARM_SCHEMA,
         "at": at,
         "step": step,
         "name": reading.name,

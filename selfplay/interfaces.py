@@ -184,6 +184,23 @@ class Weights:
     adapter_scale: float | None = None  # None: `state` is the whole model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenNumbers:
+    """What was found, after a conversation was played, of the tokens that one of its turns said: [S] each.
+
+    None: it is not known.  Training's come from the first pass over the batch.  Where that pass has several
+    minibatches, those after the first meet a policy that took a step: their `logprobs_learner` are None, while
+    `entropy` and an exact `kl` are those of that moment.
+    """
+
+    logprobs_learner: Floats | None = None  # nats, under the version that the update starts from
+    logprobs_reference: Floats | None = None  # nats, under the frozen reference
+    kl: Floats | None = None  # nats, policy from reference: the sampled token's (k1), or exact over the vocabulary
+    entropy: Floats | None = None  # nats, of the learner's distribution that the token could come from
+    advantage: Floats | None = None  # what the policy gradient weighs the token with, in units of the algorithm
+    value: Floats | None = None  # reward units, of the state before the token, before the update
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """What one update did."""
@@ -191,6 +208,8 @@ class Update:
     version: int  # the version it made
     metrics: Mapping[str, float]  # by path; means over acted tokens unless the name says otherwise
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # conversation id -> what the learner found
+    # Conversation id -> turn -> the same, token for token.
+    tokens: Mapping[str, Mapping[int, TokenNumbers]] = field(default_factory=dict, compare=False)
     warnings: tuple[str, ...] = ()  # what a person should know
 
 
@@ -202,6 +221,8 @@ class Likelihood:
     num_tokens: int  # acted
     nll: float  # nats, minus the reference's log-probabilities, summed over those tokens
     kl: float  # nats, the sampler's log-probabilities minus the reference's, summed
+    # Turn -> the same, token for token.
+    tokens: Mapping[int, TokenNumbers] = field(default_factory=dict, compare=False)
 
 
 Need = Literal["reference", "value", "divergence", "parts"]

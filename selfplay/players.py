@@ -54,6 +54,7 @@ class PlayerTable:
     players: Mapping[str, Player]  # name -> player
     engine: TokenGenerator | None  # what the language models share; None: there are none
     tokenizers: Mapping[str, str]  # model name -> hash of its tokenizer and chat template
+    descriptions: Mapping[str, str] = field(default_factory=dict)  # that hash -> the tokenizer as tokenizer.json has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ def make_players(
     """
     players: dict[str, Player] = {}
     tokenizers: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     engine: TokenGenerator | None = None
     for name in dict.fromkeys(names):
         if name == SCRIPTED:
@@ -90,8 +92,11 @@ def make_players(
             players[name] = Player(policy=HUMAN, generator=HumanGenerator(write=write))
         else:
             engine = engine or _make_engine(settings)
-            players[name], tokenizers[name] = _load_player(name, engine=engine, settings=settings, say=say)
-    return PlayerTable(players=players, engine=engine, tokenizers=tokenizers)
+            loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say, runs=settings.runs)
+            players[name] = _make_player(loaded, engine=engine, settings=settings)
+            tokenizers[name] = tokenizer_hash(loaded)
+            descriptions[tokenizers[name]] = tokenizer_description(loaded)
+    return PlayerTable(players=players, engine=engine, tokenizers=tokenizers, descriptions=descriptions)
 
 
 def _make_engine(settings: PlayerSettings) -> TokenGenerator:
@@ -100,14 +105,10 @@ def _make_engine(settings: PlayerSettings) -> TokenGenerator:
     return TokenGenerator(max_batch=settings.max_batch)
 
 
-def _load_player(
-    name: str, *, engine: TokenGenerator, settings: PlayerSettings, say: Callable[[str], None]
-) -> tuple[Player, str]:
-    loaded = models.load(name, device=settings.device, dtype=settings.dtype, say=say, runs=settings.runs)
+def _make_player(loaded: models.LoadedModel, *, engine: TokenGenerator, settings: PlayerSettings) -> Player:
     bridge = make_bridge(loaded, view=settings.view)
-    engine.add_policy(name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
-    player = Player(policy=name, generator=engine, bridge=bridge, sampling=settings.sampling)
-    return player, tokenizer_hash(loaded)
+    engine.add_policy(loaded.name, loaded.model, end_of_turn=bridge.end_of_turn, parameters="share")
+    return Player(policy=loaded.name, generator=engine, bridge=bridge, sampling=settings.sampling)
 
 
 def make_bridge(loaded: models.LoadedModel, *, view: View) -> ChatBridge:
@@ -125,7 +126,12 @@ def make_bridge(loaded: models.LoadedModel, *, view: View) -> ChatBridge:
 
 def tokenizer_hash(loaded: models.LoadedModel) -> str:
     """Return a hash of the tokenizer and its chat template."""
+    described = tokenizer_description(loaded) + str(loaded.tokenizer.chat_template)
+    return "sha256:" + hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def tokenizer_description(loaded: models.LoadedModel) -> str:
+    """Return the tokenizer as a model folder has it in tokenizer.json."""
     from selfplay.generate.template import backend
 
-    described = backend(loaded.tokenizer).to_str() + str(loaded.tokenizer.chat_template)
-    return "sha256:" + hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return str(backend(loaded.tokenizer).to_str())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -21,18 +21,20 @@ from selfplay.dialog import (
     Action,
     Conversation,
     Finish,
+    Floats,
     Outcome,
     PlayerInfo,
     Scenario,
     Turn,
 )
-from selfplay.interfaces import View
+from selfplay.interfaces import TokenNumbers, View
 from selfplay.line_files import RecordError
 
 CONVERSATION_SCHEMA = "selfplay.conversation/1"
 TOKENS_SCHEMA = "selfplay.tokens/1"
 ANNOTATION_SCHEMA = "selfplay.annotation/1"
 METRICS_SCHEMA = "selfplay.metrics/1"
+ALARM_SCHEMA = "selfplay.alarm/1"
 DECIMALS = 4  # of every float in a conversation line outside the scenario, whose floats are exact
 TOKENS_DECIMALS = 6  # of every float in a tokens line or an annotation
 # The finishes of which `Turn.is_cut` says so.
@@ -91,10 +93,15 @@ def conversation_to_json(
     return plain
 
 
-def tokens_to_json(conversation: Conversation, *, tokenizer: str | None = None) -> dict[str, Any] | None:
-    """Return the conversation's tokens record; None: no turn has tokens, as with scripts and humans."""
+def tokens_to_json(
+    conversation: Conversation, *, tokenizer: str | None = None, found: Mapping[int, TokenNumbers] | None = None
+) -> dict[str, Any] | None:
+    """Return the conversation's tokens record; None: no turn has tokens, as with scripts and humans.
+
+    found: what was found of the tokens since they were said, by the turn's number.
+    """
     turns = [
-        _tokens_of_turn(number, turn)
+        _tokens_of_turn(number, turn, (found or {}).get(number, TokenNumbers()))
         for number, turn in enumerate(conversation.turns)
         if turn.said.size or turn.heard.size
     ]
@@ -282,21 +289,25 @@ def _outcome_to_json(outcome: Outcome | None) -> dict[str, Any] | None:
     }
 
 
-def _tokens_of_turn(number: int, turn: Turn) -> dict[str, Any]:
-    # What only the learner knows stays null until its own line replaces this one.
+def _tokens_of_turn(number: int, turn: Turn, found: TokenNumbers) -> dict[str, Any]:
     return {
         "turn": number,
         "stream": turn.stream,
         "heard": turn.heard.tolist(),
         "said": turn.said.tolist(),
         "logprobs": [_rounded(value, TOKENS_DECIMALS) for value in turn.logprobs.tolist()],
-        "logprobs_learner": None,
-        "logprobs_reference": None,
-        "kl": None,
-        "entropy": None,
-        "advantage": None,
-        "value": None,
+        # What only the learner knows is null until its own line replaces this one.
+        **{field.name: _numbers_to_json(getattr(found, field.name), turn) for field in fields(found)},
     }
+
+
+def _numbers_to_json(numbers: Floats | None, turn: Turn) -> list[float | None] | None:
+    if numbers is None:
+        return None
+    assert numbers.shape == turn.said.shape, f"{numbers.shape} numbers of {turn.said.shape} tokens"
+    # Adding 0 makes the minus zero that rounding leaves a plain one.
+    rounded = np.round(numbers.astype(np.float64), TOKENS_DECIMALS) + 0.0
+    return [value if math.isfinite(value) else None for value in rounded.tolist()]
 
 
 def _conversation(record: Mapping[str, Any]) -> Conversation:

@@ -13,6 +13,7 @@ from selfplay.dialog import Conversation, ScoredConversation, id_order
 from selfplay.errors import UserError
 from selfplay.line_files import LineIndex, RecordError, json_from_line
 from selfplay.records_json import (
+    ALARM_SCHEMA,
     ANNOTATION_SCHEMA,
     COUNTS,
     METRICS_SCHEMA,
@@ -24,6 +25,7 @@ from selfplay.records_json import (
 )
 from selfplay.rewards_json import scored_from_json
 from selfplay.run_folder import (
+    ALARMS,
     ANNOTATIONS,
     CONFIG,
     CONVERSATIONS,
@@ -60,6 +62,7 @@ class RunReader:
         self._tokens = LineIndex(self.folder / TOKENS, identify=_conversation_of_tokens)
         self._annotations = LineIndex(self.folder, identify=self._annotation_key, stem=ANNOTATIONS)
         self._metrics = LineIndex(self.folder, identify=_step_of_metrics, stem=METRICS)
+        self._alarms = LineIndex(self.folder, identify=self._alarm_key, stem=ALARMS)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class RunReader:
     @property
     def problems(self) -> list[str]:
         """One line for each thing skipped so far, with file and line number."""
-        indexes = (self._conversations, self._tokens, self._annotations, self._metrics)
+        indexes = (self._conversations, self._tokens, self._annotations, self._metrics, self._alarms)
         return [*self._manifest_problems, *(problem for index in indexes for problem in index.problems)]
 
     def ids(self) -> list[str]:
@@ -160,6 +163,17 @@ class RunReader:
         records = [self._metrics.load(key) for key in sorted(self._metrics.places, key=int)]
         return [record for record in records if record is not None]
 
+    def alarms(self) -> list[dict[str, Any]]:
+        """Return the record of each alarm that began or ended, in the order in which that was noticed."""
+        self._alarms.refresh()
+        records = [self._alarms.load(key) for key in self._alarms.places]
+        return [record for record in records if record is not None]
+
+    def tokens_record(self, id: str) -> dict[str, Any] | None:
+        """Return the last whole tokens line of a conversation, given its whole id; None: its tokens are not stored."""
+        self._tokens.refresh()
+        return self._tokens.load(id)
+
     def counts(self) -> dict[str, int]:
         """Return the numbers of conversations, turns, cut turns, tokens said, and failed conversations."""
         manifest = self.manifest
@@ -196,6 +210,10 @@ class RunReader:
         if not isinstance(id, str) or not isinstance(record.get("data"), dict):
             raise RecordError("the line names no conversation, or holds no data")
         return next(key for key in (_key(id, n) for n in itertools.count()) if key not in self._annotations.places)
+
+    def _alarm_key(self, record: dict[str, Any]) -> str:
+        check_schema(record, ALARM_SCHEMA)
+        return str(len(self._alarms.places))
 
     def _conversation(self, record: Mapping[str, Any], *, with_tokens: bool) -> Conversation:
         tokens_record = self._tokens.load(record["id"]) if with_tokens else None

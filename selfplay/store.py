@@ -1,11 +1,13 @@
 """The run folder: append-only transcripts and tokens, readable while a run writes.
 
-One writer, any number of readers.  A line is written in one piece and never changed; a conversation that is played
-again keeps its id, and readers keep the last line of an id.  Lines that cannot be read are reported and skipped.
+One writer, any number of readers.  A line is written in one piece and never changed.  A conversation that is played
+again keeps its id, and the tokens of one are written again when the learner has numbers for them: readers keep the last
+line of an id.  Lines that cannot be read are reported and skipped.
 
     runs/NAME/run.json  config.yaml  conversations/train-000.jsonl  conversations/evaluation-000.jsonl  tokens/000.jsonl
               annotations.jsonl  metrics.jsonl  alarms.jsonl  checkpoints/ (see `selfplay.checkpoint`)
               sources/HASH.py (of a plug-in that was a file of its own; nothing imports it)
+              tokenizers/HASH.json.gz (see `selfplay.stored_tokenizer`)
               aside/ (see `selfplay.run_aside`)  writer.lock (held by the process that writes)
 """
 
@@ -19,8 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from selfplay import stored_tokenizer
 from selfplay.dialog import Conversation, ScoredConversation
 from selfplay.errors import UserError
+from selfplay.interfaces import Likelihood, TokenNumbers
 from selfplay.line_files import LineFile, line_from_json
 from selfplay.plugins import source_digest
 from selfplay.records_json import (
@@ -42,6 +46,7 @@ from selfplay.run_folder import (
     RUNS,
     SOURCES,
     STEM_OF_SPLIT,
+    TOKENIZERS,
     TOKENS,
     TOKENS_RULE,
     TOKENS_STEM,
@@ -89,6 +94,7 @@ class RunWriter:
         self._manifest = manifest
         self._lock = lock
         self._made: list[Path] = []  # what `create` made, for `discard`
+        self._tokenizers: list[Path] = []  # files of tokenizers, for `discard`
         self._files: dict[Path, LineFile] = {}
         self._counts: dict[str, dict[str, int]] = {}  # conversation id -> what it adds to the run's counts
 
@@ -203,6 +209,20 @@ class RunWriter:
         write_whole(self.folder / SOURCES / f"{digest.removeprefix('sha256:')}.py", text)
         self.add_to_manifest({"sources": {**self._manifest["sources"], name: digest}})
 
+    def keep_tokenizers(self, descriptions: Mapping[str, str]) -> None:
+        """Keep tokenizers beside the run, if it stores any tokens, so that these can be read without the models.
+
+        descriptions: hash, as in the manifest -> what a model folder has in tokenizer.json.
+        """
+        policy = self._keeps_tokens
+        if policy == "none" or sampled_share(policy) == 0.0:
+            return
+        try:
+            for digest, description in descriptions.items():
+                self._tokenizers.append(stored_tokenizer.store(self.folder, digest, description))
+        except OSError as error:
+            raise UserError(f"cannot write to folder {self.folder}: {reason(error)}") from error
+
     def append(
         self,
         conversation: Conversation,
@@ -218,13 +238,24 @@ class RunWriter:
         rewards = None if scored is None else rewards_to_json(scored, terms=terms or {})
         name, git = self._manifest["name"], self._manifest["git"]
         record = conversation_to_json(conversation, run=name, git=git, rewards=rewards)
-        split, policy = conversation.scenario.split, self._manifest.get("keeps_tokens", "all")
-        if keeps_tokens(policy, conversation_id=conversation.id, split=split):
-            tokens_record = tokens_to_json(conversation, tokenizer=self._tokenizer(conversation))
-            if tokens_record is not None:
-                self._append_line(Path(TOKENS, f"{TOKENS_STEM}.jsonl"), tokens_record)
-        self._append_line(Path(CONVERSATIONS, f"{STEM_OF_SPLIT[split]}.jsonl"), record)
+        self._append_tokens(conversation, {})
+        self._append_line(Path(CONVERSATIONS, f"{STEM_OF_SPLIT[conversation.scenario.split]}.jsonl"), record)
         self._counts[conversation.id] = record_counts(record)
+
+    def add_tokens(self, conversation: Conversation, found: Mapping[int, TokenNumbers]) -> None:
+        """Store the tokens of a stored conversation again, with what was found of them since; readers keep the last.
+
+        found: by number of the turn.  Where there is none, or the run keeps no tokens of the conversation, nothing is
+        written.
+        """
+        if found:
+            self._append_tokens(conversation, found)
+
+    def add_likelihood(self, conversation: Conversation, found: Likelihood, *, by: str) -> None:
+        """Store what the reference says of a stored conversation and of its tokens; by: as in `annotate`."""
+        self.add_tokens(conversation, found.tokens)
+        data = {"num_tokens": found.num_tokens, "nll": found.nll, "kl": found.kl}
+        self.annotate(conversation.id, by=by, kind="likelihood", data=data)
 
     def annotate(
         self, conversation_id: str, *, by: str, kind: str, data: Mapping[str, Any], turn: int | None = None
@@ -264,11 +295,11 @@ class RunWriter:
             shutil.rmtree(self.folder / also, ignore_errors=True)
         self.close("failed")
         kept = [f"{SOURCES}/{digest.removeprefix('sha256:')}.py" for digest in self._manifest["sources"].values()]
-        for name in (MANIFEST, CONFIG, *kept):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in (*(self.folder / name for name in (MANIFEST, CONFIG, *kept)), *self._tokenizers):
+            path.unlink(missing_ok=True)
         # What is not empty is not ours, and neither is a folder that was there before.
-        with contextlib.suppress(OSError):
-            for folder in (*([self.folder / SOURCES] if kept else []), *self._made):
+        for folder in (self.folder / SOURCES, self.folder / TOKENIZERS, *self._made):
+            with contextlib.suppress(OSError):
                 folder.rmdir()
 
     def __enter__(self) -> Self:
@@ -283,6 +314,18 @@ class RunWriter:
         # A disk that is full fails here once more, and would hide the error that says so.
         with contextlib.suppress(UserError):
             self.close("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+
+    @property
+    def _keeps_tokens(self) -> str:
+        return str(self._manifest.get("keeps_tokens", "all"))
+
+    def _append_tokens(self, conversation: Conversation, found: Mapping[int, TokenNumbers]) -> None:
+        split = conversation.scenario.split
+        if not keeps_tokens(self._keeps_tokens, conversation_id=conversation.id, split=split):
+            return
+        record = tokens_to_json(conversation, tokenizer=self._tokenizer(conversation), found=found)
+        if record is not None:
+            self._append_line(Path(TOKENS, f"{TOKENS_STEM}.jsonl"), record)
 
     def _append_line(self, name: Path, record: Mapping[str, Any]) -> None:
         path = self.folder / name

@@ -107,7 +107,7 @@ class TrainingRun:
     first: int  # updates made before
     is_new: bool
     screen: Screen = field(default_factory=Silence)
-    cluster: Any = None  # a Cluster with facts and events, while it trains
+    cluster: Any = None  # a Cluster with facts, events and tokenizers, while it trains
     _is_asked_to_stop: bool = False
 
     @classmethod
@@ -204,7 +204,8 @@ class TrainingRun:
     def _train(self) -> Result:
         self.cluster = self._make_cluster()
         try:
-            self.writer.add_to_manifest(self.cluster.facts)
+            self.writer.add_to_manifest({**self.cluster.facts, "kl_tokens": _estimators_of_tokens(self.settings)})
+            self.writer.keep_tokenizers(self.cluster.tokenizers)
             self.writer.write_config(to_yaml(self.settings))
             return _Session(run=self, cluster=self.cluster, version=self.first).train()
         finally:
@@ -302,6 +303,13 @@ def _check_verifiable(settings: TrainSettings, names: Sequence[str]) -> None:
             raise UserError(f"alarms.verifiable: {name!r} is no reward of this run; they are {', '.join(names)}")
 
 
+def _estimators_of_tokens(settings: TrainSettings) -> dict[str, str]:
+    """Return what `kl` of a tokens line is in each split: "k1", or "full", exact over the vocabulary."""
+    kl = settings.kl
+    is_exact = kl.estimator == "full" and kl.controller != "off" and kl.coefficient > 0.0
+    return {"train": "full" if is_exact else "k1", "held_out": "k1"}
+
+
 def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]) -> PlayPlan:
     """Return what a play worker of these settings needs."""
     cheap = tuple(weighted for weighted in rewards if weighted.is_cheap)
@@ -350,7 +358,7 @@ class _Session:
     """The part of a run that has its cluster; implements `selfplay.train.Record`."""
 
     run: TrainingRun
-    cluster: Any  # a Cluster with facts and events
+    cluster: Any  # a Cluster with facts, events and tokenizers
     version: int = 0  # updates made
     saved: int = -1  # version of the newest checkpoint
     is_restored: bool = False  # whether the learner is where the newest checkpoint was
@@ -415,9 +423,9 @@ class _Session:
         likelihoods = {found.conversation: found for found in cluster.measure(played)}
         if is_stored:
             self.keep(scored)
-            for id, found in likelihoods.items():
-                data = {"num_tokens": found.num_tokens, "nll": found.nll, "kl": found.kl}
-                run.writer.annotate(id, by=f"learner@{version}", kind="likelihood", data=data)
+            for conversation in played:
+                if conversation.id in likelihoods:
+                    run.writer.add_likelihood(conversation, likelihoods[conversation.id], by=f"learner@{version}")
         return [
             Measured(scored=one, likelihood=likelihoods[one.conversation.id])
             for one in scored
@@ -460,6 +468,8 @@ class _Session:
         metrics |= alarms.alarm_metrics(readings)
         self._lines.append({"step": step, **metrics})
         run.writer.log_metrics(step, metrics)
+        for one in scored:
+            run.writer.add_tokens(one.conversation, update.tokens.get(one.conversation.id, {}))
         for id, data in update.notes.items():
             run.writer.annotate(id, by=f"learner@{update.version}", kind="learner", data=dict(data))
         assert self._loggers is not None

@@ -83,6 +83,16 @@ def test_eval_stores_both_sides_when_it_is_told_where(train: Train, capsys, tmp_
     assert ids == [f"{version:06d}-e{group:02d}-0" for version in (0, 2) for group in range(3)]
     assert json.loads((out / "evaluation.json").read_text())["num_scenarios"] == 3
     assert sorted(run.rglob("*")) == before
+    # What the run's own evaluation stored of its tokens: the last digits differ, for the adapters are merged.
+    for id in ids:
+        theirs, ours = (RunReader(folder).tokens_record(id) for folder in (run, out))
+        assert theirs["tokenizer"] == ours["tokenizer"]
+        assert [turn["said"] for turn in theirs["turns"]] == [turn["said"] for turn in ours["turns"]]
+        for known, found in zip(theirs["turns"], ours["turns"], strict=True):
+            assert found["logprobs_reference"] == pytest.approx(known["logprobs_reference"], abs=1e-4)
+    assert [path.name for path in (out / "tokenizers").iterdir()] == [
+        path.name for path in (run / "tokenizers").iterdir()
+    ]
 
 
 @pytest.mark.parametrize(

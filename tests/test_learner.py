@@ -108,6 +108,73 @@ def test_reference_stays_while_the_policy_moves_and_the_divergence_shows_it():
     assert update.metrics["kl/per_token_nats"] > 1e-3
 
 
+def after_one_update(table: Table) -> list[Trajectory]:
+    """Move the policy away from its reference, and return what it says then."""
+    table.learner.step(trajectories_of(table.play(num=6)))
+    table.publish()
+    return trajectories_of(table.play(num=6, step=1))
+
+
+def test_tokens_of_an_update_add_up_to_its_notes_and_are_the_samplers():
+    table = Table(Reinforce(baseline="batch"), LearnerSettings(learning_rate=1e-2))
+    rows = after_one_update(table)
+    update = table.learner.step(rows)
+    assert set(update.tokens) == set(update.notes) == {row.conversation for row in rows}
+    mean = np.mean([row.rewards.sum() for row in rows])
+    for row in rows:
+        turns, note = update.tokens[row.conversation], update.notes[row.conversation]
+        # Two turns, each of 8 tokens: the host's and the guest's.
+        assert sorted(turns) == [0, 1]
+        [number] = np.unique(row.turn)
+        mine, role = turns[number], ENV.roles[number]
+        # A role's only turn is worth its reward less the mean over all roles of the batch.
+        assert mine.advantage == pytest.approx(np.full(8, row.rewards.sum() - mean), abs=1e-6)
+        assert float(mine.advantage.mean()) == pytest.approx(note["advantage"][role], abs=1e-6)
+        assert mine.logprobs_learner == pytest.approx(row.logprobs[row.acted], abs=1e-3)
+        assert mine.kl == pytest.approx(row.logprobs[row.acted] - mine.logprobs_reference, abs=1e-6)
+        assert float(np.mean([turns[0].kl, turns[1].kl])) == pytest.approx(note["kl_per_token"], abs=1e-6)
+        # At most that of 259 equally likely tokens.
+        assert mine.entropy == pytest.approx(np.full(8, np.log(259)), abs=0.5)
+        assert mine.value is None
+
+
+def test_tokens_of_an_update_are_those_of_its_first_pass():
+    once, often = (
+        Table(algorithm("reinforce"), LearnerSettings(learning_rate=1e-2, **more))
+        for more in ({}, {"epochs": 3, "minibatches": 2})
+    )
+    rows = trajectories_of(once.play(num=6))
+    first, second = once.learner.step(rows).tokens, often.learner.step(rows).tokens
+    both = [(first[row.conversation][k], second[row.conversation][k]) for row in rows for k in np.unique(row.turn)]
+    unmoved = [(one, other) for one, other in both if other.logprobs_learner is not None]
+    # Half of the rows, those of the second minibatch, met a policy that had taken a step.
+    assert (len(both), len(unmoved)) == (12, 6)
+    for one, other in unmoved:
+        assert other.logprobs_learner == pytest.approx(one.logprobs_learner, abs=1e-5)
+        assert other.entropy == pytest.approx(one.entropy, abs=1e-5)
+    assert all(other.entropy.shape == (8,) for _, other in both)
+
+
+def test_divergence_of_tokens_is_exact_where_the_loss_has_the_exact_one():
+    rule = Reinforce(baseline="batch", kl_estimator="full", kl=FixedKL(coefficient=0.1))
+    table = Table(rule, LearnerSettings(learning_rate=1e-2))
+    rows = after_one_update(table)
+    expected = {}
+    with torch.no_grad():
+        for row in rows:
+            tokens = torch.from_numpy(row.tokens).long()[None]
+            policy = table.loaded.model(tokens).logits[0].log_softmax(-1)
+            with table.learner._policy.reference() as model:
+                reference = model(tokens).logits[0].log_softmax(-1)
+            # The logits of a position speak about the next token.
+            exact = (policy.exp() * (policy - reference)).sum(-1)[np.flatnonzero(row.acted) - 1]
+            expected[row.conversation, int(row.turn[0])] = exact.numpy()
+    update = table.learner.step(rows)
+    for (conversation, number), exact in expected.items():
+        assert exact.min() > 1e-3
+        assert update.tokens[conversation][number].kl == pytest.approx(exact, abs=1e-5)
+
+
 def test_restored_learner_goes_on_as_if_never_stopped(tmp_path):
     settings = LearnerSettings(learning_rate=1e-2)
     table = Table(algorithm("reinforce"), settings)

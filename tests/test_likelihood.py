@@ -1,5 +1,7 @@
 """What a reference says of trajectories, against logits computed one row at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,25 @@ def test_likelihood_is_summed_over_the_acted_tokens_of_a_conversation(tiny, temp
         assert one.kl == pytest.approx(-0.5 * one.num_tokens - expected, abs=1e-4)
 
 
+def test_tokens_hold_the_references_logprobs_and_the_samplers_above_them(tiny):
+    row = trajectory("x", [5, 6, 7, 8, 9], [2, 4], [-0.5, -0.25])
+    # The first said token is of turn 0, the second of turn 1.
+    turns = replace(row, turn=np.array([0, 0, 0, 1, 1], np.int32))
+    longer = trajectory("x", [4, 3, 2, 1, 4, 3, 2], [5], [-0.5])
+    [found] = likelihoods(tiny.model, [turns, replace(longer, turn=np.full(7, 2, np.int32))])
+    assert sorted(found.tokens) == [0, 1, 2]
+    for number, tokens, place, logprob in (
+        (0, row.tokens, 2, -0.5),
+        (1, row.tokens, 4, -0.25),
+        (2, longer.tokens, 5, -0.5),
+    ):
+        expected = by_hand(tiny.model, tokens.tolist(), [place], temperature=1.0)
+        numbers = found.tokens[number]
+        assert numbers.logprobs_reference.tolist() == pytest.approx([expected], abs=1e-4)
+        assert numbers.kl.tolist() == pytest.approx([logprob - expected], abs=1e-4)
+        assert (numbers.logprobs_learner, numbers.entropy, numbers.advantage, numbers.value) == (None,) * 4
+
+
 def test_conversation_without_acted_tokens_counts_nothing(tiny):
     [found] = likelihoods(tiny.model, [trajectory("x", [1, 2], [], [])])
-    assert (found.num_tokens, found.nll, found.kl) == (0, 0.0, 0.0)
+    assert (found.num_tokens, found.nll, found.kl, found.tokens) == (0, 0.0, 0.0, {})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from selfplay import stored_tokenizer
 from selfplay.commands import main
 from selfplay.store import RunReader
 
@@ -35,6 +36,9 @@ def test_play_shows_the_first_conversation_and_stores_all(folder: Path, capsys: 
     assert reader.problems == []
     assert reader.manifest["status"] == "finished"
     assert all(len(turn.said) == len(turn.logprobs) > 0 for c in conversations for turn in c.turns)
+    tokens = reader.tokens_record("000000-g00-0")
+    tokenizer = stored_tokenizer.load(folder / "chats", tokens["tokenizer"])
+    assert tokenizer.texts(tokens["turns"][0]["heard"])[:3] == ["<|im_start|>", "s", "y"]
     assert "000000-g00-0" in output
     assert "000000-g01-0" not in output
     assert "3 conversations, 9 turns" in output

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import ENV, create, metrics_of, resume, rewards, said_in, tiny_settings, train
+from tiny_runs import ENV, create, metrics_of, numbers_in, resume, rewards, said_in, tiny_settings, train
 
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.dialog import Scores
@@ -58,6 +58,10 @@ def make_cluster(folder, *words, scored_by=None):
 
 def same_runs(first, second):
     assert said_in(first) == said_in(second)
+    assert numbers_in(first) == numbers_in(second)
+    kept = [{path.name: path.read_bytes() for path in (run / "tokenizers").iterdir()} for run in (first, second)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 1
     events = "cluster/"
     clean = [
         [{k: v for k, v in line.items() if not k.startswith(events)} for line in metrics_of(run)]

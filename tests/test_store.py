@@ -24,6 +24,7 @@ from selfplay.dialog import (
     Turn,
 )
 from selfplay.errors import UserError
+from selfplay.interfaces import Likelihood, TokenNumbers
 from selfplay.line_files import RecordError, json_from_line, line_from_json
 from selfplay.records_json import (
     chat_messages,
@@ -210,6 +211,89 @@ def test_conversation_to_json_is_the_documented_record():
 
 def test_tokens_to_json_is_the_documented_record():
     assert tokens_to_json(taboo(), tokenizer="sha256:9ab1") == TABOO_TOKENS
+
+
+LEARNED = {
+    "logprobs_learner": [-1.25, -0.5],
+    "logprobs_reference": [-1.5, -0.75],
+    "kl": [0.295988, 0.25],
+    "entropy": [2.0, None],
+    "advantage": [0.61, 0.61],
+    "value": None,
+}
+
+
+def learned():
+    """What the learner found of the documented conversation: of the giver's turn, for it alone is trained."""
+    known = {name: values for name, values in LEARNED.items() if values is not None}
+    known["kl"] = [0.2959878, 0.25]
+    known["entropy"] = [2.0, np.nan]
+    return {0: TokenNumbers(**{name: np.array(values, np.float32) for name, values in known.items()})}
+
+
+def test_tokens_to_json_with_what_was_learned_is_the_documented_record():
+    first, second = TABOO_TOKENS["turns"]
+    record = tokens_to_json(taboo(), tokenizer="sha256:9ab1", found=learned())
+    assert record == TABOO_TOKENS | {"turns": [first | LEARNED, second]}
+    assert json_from_line(line_from_json(record)) == record
+
+
+def test_last_whole_tokens_line_of_a_conversation_counts(tmp_path):
+    with RunWriter.create(tmp_path / "run", {}, "") as writer:
+        writer.append(taboo())
+        reader = RunReader(tmp_path / "run")
+        assert reader.tokens_record("000420-g05-2")["turns"][0]["kl"] is None
+        writer.add_tokens(taboo(), learned())
+        assert reader.tokens_record("000420-g05-2")["turns"][0] == TABOO_TOKENS["turns"][0] | LEARNED
+        writer.add_tokens(taboo(), {})
+    path = tmp_path / "run/tokens/000.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    assert reader.conversation("0").turns[0].said.tolist() == [1053, 2]
+    path.write_bytes(first + second[:-20])
+    assert RunReader(tmp_path / "run").tokens_record("000420-g05-2")["turns"][0]["kl"] is None
+    assert reader.tokens_record("000420-g05-3") is None
+
+
+def test_tokens_are_added_where_the_conversations_are_kept(tmp_path):
+    with RunWriter.create(tmp_path / "run", {}, "", tokens="none") as writer:
+        writer.append(taboo())
+        writer.add_tokens(taboo(), learned())
+        writer.keep_tokenizers({"sha256:9ab1": "{}"})
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "conversations", "run.json"]
+
+
+def test_likelihood_is_an_annotation_and_a_tokens_line(tmp_path):
+    numbers = {0: TokenNumbers(logprobs_reference=np.array([-1.0, -2.0], np.float32))}
+    found = Likelihood(conversation="000420-g05-2", num_tokens=2, nll=3.0, kl=1.25, tokens=numbers)
+    with RunWriter.create(tmp_path / "run", {}, "") as writer:
+        writer.append(taboo())
+        writer.add_likelihood(taboo(), found, by="learner@7")
+    reader = RunReader(tmp_path / "run")
+    [note] = reader.record("0")["annotations"]
+    assert (note["by"], note["kind"], note["data"]) == (
+        "learner@7",
+        "likelihood",
+        {"num_tokens": 2, "nll": 3.0, "kl": 1.25},
+    )
+    assert reader.tokens_record("000420-g05-2")["turns"][0]["logprobs_reference"] == [-1.0, -2.0]
+
+
+def test_alarms_come_in_the_order_they_were_noticed(tmp_path):
+    written(tmp_path / "run")
+    reader = RunReader(tmp_path / "run")
+    assert reader.alarms() == []
+    # Two begin at one step; one of them ends later.
+    lines = [
+        {"schema": "selfplay.alarm/1", "step": step, "name": name} for step, name in ((9, "b"), (9, "a"), (12, "b"))
+    ]
+    with (tmp_path / "run/alarms.jsonl").open("ab") as file:
+        for line in lines[:2]:
+            file.write(line_from_json(line))
+        file.flush()
+        assert reader.alarms() == lines[:2]
+        file.write(b'{"schema": "selfplay.alarm/2"}\n' + line_from_json(lines[2]))
+    assert reader.alarms() == lines
+    assert reader.problems[0].startswith("run/alarms.jsonl:3: ")
 
 
 def test_tokens_to_json_without_tokens_is_none():
@@ -446,6 +530,8 @@ def test_discard_leaves_a_folder_that_was_there_before(tmp_path):
     for name in ("mine", "parent/new"):
         writer = RunWriter.create(tmp_path / name, {}, "")
         writer.keep_source("env", b"class Game: ...\n")
+        writer.keep_tokenizers({"sha256:9ab1": "{}"})
+        assert (tmp_path / name / "tokenizers/9ab1.json.gz").is_file()
         writer.discard()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "parent"]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import ENV, create, metrics_of, resume, rewards, said_in, tiny_settings, train
+from tiny_runs import ENV, create, metrics_of, numbers_in, resume, rewards, said_in, tiny_settings, train
 
 from rewards.asking import QuestionMarks
+from selfplay import stored_tokenizer
 from selfplay.commands.building import build_env, build_rewards
 from selfplay.config import resolve
 from selfplay.dealing import Dealer
@@ -171,6 +172,83 @@ def test_a_run_writes_conversations_metrics_notes_and_checkpoints(tmp_path):
     assert record["players"]["host"] | {"policy": "learner", "version": 0, "trained": True} == record["players"]["host"]
 
 
+class Length:
+    """A reward that turns of a random model differ in."""
+
+    name = "length"
+
+    def score(self, conversations):
+        return [Scores(values=np.array([len(t.text) / 8 for t in c.turns], dtype=np.float32)) for c in conversations]
+
+
+MOVING = ("steps=3", "learner.learning_rate=0.01")
+
+
+def test_a_run_stores_what_the_learner_found_of_each_token(tmp_path):
+    train(tmp_path / "run", *MOVING, "evaluation.conversations=2", rewards=[WeightedReward(reward=Length())])
+    reader = RunReader(tmp_path / "run")
+    assert reader.manifest["kl_tokens"] == {"train": "k1", "held_out": "k1"}
+    learned = [record for record in reader.records() if record["outcome"]["status"] != "failed"]
+    assert {note["kind"] for record in learned for note in record["annotations"]} == {"learner", "likelihood"}
+    for record in learned:
+        [note], tokens = record["annotations"], reader.tokens_record(record["id"])
+        known = [turn for turn in tokens["turns"] if turn["kl"] is not None]
+        kl = np.concatenate([turn["kl"] for turn in known])
+        assert (np.abs(kl).max() > 1e-3) == (record["step"] > 0)
+        assert len(kl) == sum(len(turn["said"]) for turn in tokens["turns"])
+        if note["kind"] == "learner":
+            assert kl.mean() == pytest.approx(note["data"]["kl_per_token"], abs=2e-6)
+            for turn in known:
+                assert turn["logprobs_learner"] == pytest.approx(turn["logprobs"], abs=1e-3)
+                assert len(turn["entropy"]) == len(turn["advantage"]) == len(turn["said"])
+        else:
+            data = note["data"]
+            assert (len(kl), kl.sum()) == (data["num_tokens"], pytest.approx(data["kl"], abs=1e-4))
+            said = np.concatenate([turn["logprobs_reference"] for turn in known])
+            assert -said.sum() == pytest.approx(data["nll"], abs=1e-4)
+            assert {turn["entropy"] for turn in known} == {None}
+
+
+def test_the_manifest_says_where_the_divergence_of_tokens_is_exact(tmp_path):
+    exact = ("kl.estimator=full", "kl.controller=fixed")
+    train(tmp_path / "run", *MOVING, *exact, rewards=[WeightedReward(reward=Length())])
+    assert RunReader(tmp_path / "run").manifest["kl_tokens"] == {"train": "full", "held_out": "k1"}
+    # A conversation that failed is not learned from.
+    turns = [turn for turns in numbers_in(tmp_path / "run").values() for turn in turns if turn["kl"] is not None]
+    nats = [value for turn in turns for value in turn["kl"]]
+    # Unlike k1 it cannot be negative, but for rounding.
+    assert max(nats) > 1e-3
+    assert min(nats) > -1e-5
+
+
+def test_tokens_that_a_run_does_not_keep_are_not_stored_after_the_update_either(tmp_path):
+    train(tmp_path / "run", "steps=1", "evaluation.conversations=2", "transcripts.tokens=evaluation")
+    lines = [json.loads(line) for line in (tmp_path / "run/tokens/000.jsonl").read_text().splitlines()]
+    assert {line["conversation"][7] for line in lines} == {"e"}
+    train(tmp_path / "none", "steps=1", "evaluation.conversations=2", "transcripts.tokens=none")
+    assert not {"tokens", "tokenizers"} & {path.name for path in (tmp_path / "none").iterdir()}
+
+
+def test_a_run_keeps_the_tokenizer_its_tokens_are_read_with(tmp_path):
+    train(tmp_path / "run", "steps=1")
+    reader = RunReader(tmp_path / "run")
+    record = reader.record("0")
+    tokens = reader.tokens_record(record["id"])
+    tokenizer = stored_tokenizer.load(tmp_path / "run", tokens["tokenizer"])
+    texts = tokenizer.texts(tokens["turns"][0]["heard"])
+    # The tiny model has one token a byte, and a chat's control tokens.
+    assert texts[:7] == ["<|im_start|>", *"system"]
+    assert record["players"]["host"]["brief"] in "".join(texts)
+
+
+def test_a_run_that_fails_before_it_begins_leaves_no_tokenizer(tmp_path):
+    run = create(tmp_path / "run", "steps=1", "evaluation.conversations=2")
+    run.screen = CrashInEvaluation(version=0)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run.train()
+    assert list(tmp_path.iterdir()) == []
+
+
 def weights_of(folder, version):
     from safetensors.torch import load_file
 
@@ -187,6 +265,7 @@ def test_a_resumed_run_gives_what_an_uninterrupted_one_gives_token_for_token(tmp
     assert resume(tmp_path / "parts", "steps=5", *adaptive).train().version == 5
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
     assert said_in(tmp_path / "parts") == said_in(tmp_path / "whole")
+    assert numbers_in(tmp_path / "parts") == numbers_in(tmp_path / "whole")
 
 
 def test_what_was_written_after_the_checkpoint_moves_aside(tmp_path):
@@ -199,9 +278,14 @@ def test_what_was_written_after_the_checkpoint_moves_aside(tmp_path):
     resume(tmp_path / "parts", "steps=5").train()
     train(tmp_path / "whole", "steps=5")
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    assert numbers_in(tmp_path / "parts") == numbers_in(tmp_path / "whole")
     files = (tmp_path / "parts/aside").rglob("train*")
     aside = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert {record["step"] for record in aside} == {2}
+    # Of each of the step's four conversations both tokens lines, as played and as learned from.
+    [tokens] = (tmp_path / "parts/aside").rglob("tokens/000.jsonl")
+    ids = [json.loads(line)["conversation"] for line in tokens.read_text().splitlines()]
+    assert sorted(ids) == sorted(2 * [record["id"] for record in aside])
     torch.testing.assert_close(
         weights_of(tmp_path / "parts", "000005"), weights_of(tmp_path / "whole", "000005"), rtol=0, atol=0
     )

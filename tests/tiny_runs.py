@@ -54,6 +54,12 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "at" and "second" not in k} for line in lines]
 
 
+def numbers_in(folder: Path) -> dict[str, Any]:
+    """Return conversation id -> what its newest tokens line says of each turn."""
+    reader = RunReader(folder)
+    return {id: record["turns"] for id in reader.ids() if (record := reader.tokens_record(id)) is not None}
+
+
 def said_in(folder: Path) -> dict[str, list[list[int]]]:
     """Return conversation id -> the tokens of each of its turns."""
     found = RunReader(folder).conversations(with_tokens=True)

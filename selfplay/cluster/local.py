@@ -46,6 +46,7 @@ class LocalCluster:
         # Conversations are scored once a step, here; the worker has no part in it.
         self._worker = PlayWorker(replace(plan, rewards=()))
         self.facts: dict[str, Any] = dict(self._worker.start())
+        self.tokenizers: dict[str, str] = self._worker.tokenizers  # hash -> description, for the run folder
         prepare(self._rewards)
 
     def play(self, matches: Sequence[Match]) -> Iterator[Conversation]:

@@ -13,7 +13,7 @@ from selfplay.dealing import FROZEN, LEARNER
 from selfplay.dialog import Conversation
 from selfplay.interfaces import Env, Sampling, View, Weights
 from selfplay.play import Match, play
-from selfplay.players import Player, PlayerSettings, make_bridge, make_players, tokenizer_hash
+from selfplay.players import Player, PlayerSettings, make_bridge, make_players, tokenizer_description, tokenizer_hash
 from selfplay.score import Parts, WeightedReward, parts_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class PlayWorker:
     def __init__(self, plan: PlayPlan) -> None:
         """Remember the plan; models are loaded by `start`."""
         self.facts: dict[str, Any] = {}  # what a run's manifest records of the models
+        self.tokenizers: dict[str, str] = {}  # hash -> description of each model's, as in `RunWriter.keep_tokenizers`
         self._plan = plan
         self._players: dict[str, Player] = {}
         self._engine: TokenGenerator | None = None
@@ -83,6 +84,7 @@ class PlayWorker:
         )
         self._players.update(table.players)
         self.facts.setdefault("tokenizers", {}).update(table.tokenizers)
+        self.tokenizers.update(table.descriptions)
         return self.facts
 
     def load(self, weights: Weights) -> None:
@@ -131,5 +133,7 @@ class PlayWorker:
         state = loaded.model.state_dict()
         first = next(iter(state))
         self._first_state = state if plan.uses_adapters else {first: state[first].new_empty(0)}
-        self.facts["tokenizers"] = {loaded.name: tokenizer_hash(loaded)}
+        digest = tokenizer_hash(loaded)
+        self.facts["tokenizers"] = {loaded.name: digest}
+        self.tokenizers[digest] = tokenizer_description(loaded)
         self.facts.update(models.compute_of(device=plan.device, dtype=plan.dtype))

@@ -104,6 +104,9 @@ class _PlayActor:
     def start(self) -> tuple[Place, Mapping[str, Any]]:
         return Place.here(), self._worker.start()
 
+    def tokenizers(self) -> Mapping[str, str]:
+        return self._worker.tokenizers
+
     def load(self, version: int, held: list[Any], adapter_scale: float | None) -> int:
         """Read a version from the object store, without copying, and give it to the engine."""
         import torch
@@ -245,6 +248,7 @@ class RayCluster:
         """
         self.events: dict[str, float] = {"cluster/replaced_play_workers": 0.0, "cluster/replaced_reward_workers": 0.0}
         self.facts: dict[str, Any] = {}
+        self.tokenizers: Mapping[str, str] = {}  # hash -> description, for the run folder
         self._settings = settings
         self._rewards = list(rewards)
         self._slow = [weighted for weighted in self._rewards if not weighted.is_cheap]
@@ -295,6 +299,7 @@ class RayCluster:
         for worker in self._workers:
             worker.place, facts = self._wait_for(worker.loading, "a play worker")
             self.facts.update(facts)
+        self.tokenizers = self._wait_for(self._workers[0].actor.tokenizers.remote(), "a play worker")
 
     # ----- the verbs -----
 

@@ -150,20 +150,24 @@ class _Evaluation:
             raise UserError(f"{self.found} is the policy before its first update; there is nothing to compare")
         checkpoint.check(self.found)
         with _stored(out, self, command=command) as writer:
-            scored = [
-                score(side, self.rewards, timeout_seconds=settings.reward_timeout_seconds) for side in self._play()
-            ]
+            played = self._play(writer)
+            scored = [score(side, self.rewards, timeout_seconds=settings.reward_timeout_seconds) for side in played]
             base, trained = self._measure(scored)
             comparison = compare(base, trained, seed=settings.seed)
             if writer is not None:
-                terms = {weighted.name: weighted.term for weighted in self.rewards}
-                for one in (*base, *trained):
-                    writer.append(one.scored.conversation, one.scored, terms=terms)
+                self._store(writer, base, version=0)
+                self._store(writer, trained, version=self.version)
                 text = json.dumps(comparison_to_json(comparison), indent=2)
                 write_whole(writer.folder / EVALUATION, text.encode() + b"\n")
         return comparison
 
-    def _play(self) -> list[list[Conversation]]:
+    def _store(self, writer: RunWriter, side: Sequence[Measured], *, version: int) -> None:
+        terms = {weighted.name: weighted.term for weighted in self.rewards}
+        for one in side:
+            writer.append(one.scored.conversation, one.scored, terms=terms)
+            writer.add_likelihood(one.scored.conversation, one.likelihood, by=f"learner@{version}")
+
+    def _play(self, writer: RunWriter | None) -> list[list[Conversation]]:
         """Play all scenarios with the base, then with the trained policy."""
         settings = self.settings
         model = ModelFiles.of(settings.model, runs=settings.runs, say=self.say)
@@ -174,7 +178,10 @@ class _Evaluation:
                 "give the old ones back to compare with them"
             )
         worker = PlayWorker(play_plan(settings, env=self.env, model=model, rewards=()))
-        worker.start()
+        facts = worker.start()
+        if writer is not None:
+            writer.add_to_manifest({**facts, "kl_tokens": {"held_out": "k1"}})
+            writer.keep_tokenizers(worker.tokenizers)
         dealer = dealer_of(settings, self.env)
         num = settings.evaluation.conversations
         base = self._play_side("base", worker, dealer.evaluation(0, conversations=num))

@@ -153,6 +153,7 @@ class _Session:
                     writer.keep_source("env", source.read_bytes())
                 table = self._make_players(console)
                 writer.add_to_manifest({"tokenizers": table.tokenizers, **self._compute(table)})
+                writer.keep_tokenizers(table.descriptions)
                 if self.note:
                     console.print(_dim(self.note))
                 self._play(table, writer, tally, _Watched(console, is_quiet=self.line.as_json))

@@ -26,7 +26,7 @@ from selfplay.learn.model import acted_states, score_states
 from selfplay.learn.packing import is_packed, packed_rows
 from selfplay.learn.policy import Policy, fitting
 from selfplay.learn.policy_gradient import importance_ratio
-from selfplay.learn.report import Tally, divergence_metrics, notes
+from selfplay.learn.report import FirstPass, Tally, divergence_metrics, notes, token_numbers
 from selfplay.learn.schedule import Schedule
 from selfplay.learn.vocabulary import Reference
 
@@ -102,17 +102,22 @@ class Learner:
         if self._critic is not None:
             batch = self._score_values(self._critic, batch, minibatches)
         prepared, state = self._algorithm.prepare(batch, self.state)
-        tally = Tally()
+        tally, first = Tally(), FirstPass.of(prepared)
         self._set_learning_rate(tally)
         for epoch in range(self._settings.epochs):
             for number, minibatch in enumerate(minibatches):
                 moved = replace(prepared, has_moved=epoch + number > 0)
-                self._optimize(moved, minibatch, states, tally)
+                self._optimize(moved, minibatch, states, tally, first)
         metrics = {**self._metrics(prepared, tally), **divergence_metrics(prepared, kept)}
         metrics["learn/tokens"] = float(sum(trajectory.num_tokens for trajectory in kept))
         metrics["kl/coefficient"] = float(self.state.get("kl_coefficient", 0.0))
         self.version, self.state = self.version + 1, state
-        return Update(version=self.version, metrics=metrics, notes=notes(prepared, kept))
+        return Update(
+            version=self.version,
+            metrics=metrics,
+            notes=notes(prepared, kept),
+            tokens=token_numbers(prepared, kept, first),
+        )
 
     def measure(self, trajectories: Sequence[Trajectory]) -> list[Likelihood]:
         """Return what the reference says of each conversation, summed over its trajectories; nothing is learned."""
@@ -177,7 +182,14 @@ class Learner:
             group["lr"] = rate
         tally.raise_to("learn/learning_rate", rate)
 
-    def _optimize(self, batch: Batch, minibatch: Sequence[Rows], states: Mapping[int, Tensor], tally: Tally) -> None:
+    def _optimize(
+        self,
+        batch: Batch,
+        minibatch: Sequence[Rows],
+        states: Mapping[int, Tensor],
+        tally: Tally,
+        first: FirstPass,
+    ) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         acted = sum(int(batch.acted[rows].sum()) for rows in minibatch)
         for rows in minibatch:
@@ -188,6 +200,7 @@ class Learner:
             for name, value in loss.metrics.items():
                 tally.add(name, value)
             self._tally_sampler(part, outputs, tally)
+            first.meet(rows, outputs, has_moved=batch.has_moved)
         for name, parameters in zip(("learn/gradient_norm", "learn/value_gradient_norm"), self._clipped, strict=False):
             norm = torch.nn.utils.clip_grad_norm_(parameters, self._settings.max_gradient_norm)
             tally.raise_to(name, float(norm))

@@ -1,4 +1,4 @@
-"""What people see of an update: metrics by path, and what it says of each conversation.
+"""What people see of an update: metrics by path, and what it says of each conversation and of its tokens.
 
 Legend: B trajectories, T tokens.
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from selfplay.experience import Batch, Trajectory
+from selfplay.interfaces import Outputs, TokenNumbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Numbers = npt.NDArray[np.float64]
+Column = npt.NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -36,6 +41,84 @@ class Tally:
     def lower_to(self, name: str, value: float) -> None:
         """Keep the smallest."""
         self.smallest[name] = min(self.smallest.get(name, value), value)
+
+
+@dataclass(slots=True, kw_only=True)
+class FirstPass:
+    """What the policy says of a batch's tokens, [B, T] each, when a micro-batch meets them for the first time.
+
+    NaN: not met yet; of log-probabilities also where the policy had taken a step by then.
+    """
+
+    logprobs: Column  # nats
+    entropy: Column  # nats
+    divergence: Column  # nats, exact; NaN where the algorithm does without
+    is_met: npt.NDArray[np.bool_]  # [B]
+
+    @classmethod
+    def of(cls, batch: Batch) -> FirstPass:
+        """Return the record of a batch of which no micro-batch was taken yet."""
+        shape = tuple(batch.tokens.shape)
+        logprobs, entropy, divergence = (np.full(shape, np.nan, dtype=np.float32) for _ in range(3))
+        return cls(logprobs=logprobs, entropy=entropy, divergence=divergence, is_met=np.zeros(shape[0], dtype=np.bool_))
+
+    def meet(self, rows: Sequence[int], outputs: Outputs, *, has_moved: bool) -> None:
+        """Take what the policy says of the rows of a micro-batch; what later passes say of them is passed over."""
+        if self.is_met[rows[0]]:
+            return
+        self.is_met[list(rows)] = True
+        _put(self.entropy, rows, outputs.entropy)
+        if not has_moved:
+            _put(self.logprobs, rows, outputs.logprobs)
+        if outputs.divergence is not None:
+            _put(self.divergence, rows, outputs.divergence)
+
+
+def token_numbers(
+    batch: Batch, trajectories: Sequence[Trajectory], first: FirstPass
+) -> dict[str, dict[int, TokenNumbers]]:
+    """Return, by conversation id and turn, what is known of a prepared batch's acted tokens.
+
+    trajectories are the batch's rows.  The divergence is the exact one where the algorithm computes it, else k1.
+    """
+    assert batch.reference is not None
+    assert batch.advantages is not None
+    reference, advantages = batch.reference.numpy(), batch.advantages.numpy()
+    values = None if batch.values is None else batch.values.numpy()
+    found: dict[str, dict[int, TokenNumbers]] = {}
+    for row, trajectory in enumerate(trajectories):
+        size = trajectory.num_tokens
+        exact, k1 = first.divergence[row, :size], trajectory.logprobs - reference[row, :size]
+        columns = {
+            "logprobs_learner": first.logprobs[row, :size],
+            "logprobs_reference": reference[row, :size],
+            "kl": np.where(np.isnan(exact), k1, exact),
+            "entropy": first.entropy[row, :size],
+            "advantage": advantages[row, :size],
+            **({} if values is None else {"value": values[row, :size]}),
+        }
+        found.setdefault(trajectory.conversation, {}).update(by_turn(trajectory, columns))
+    return found
+
+
+def by_turn(trajectory: Trajectory, columns: Mapping[str, Column]) -> dict[int, TokenNumbers]:
+    """Return, by number of the turn, what columns [T] say of its acted tokens; NaN throughout is "not known"."""
+    places = np.flatnonzero(trajectory.acted)
+    turns = trajectory.turn[places]
+    starts = np.flatnonzero(np.diff(turns, prepend=-1))  # the acted tokens of a turn stand together
+    pieces = {name: np.split(column[places], starts[1:]) for name, column in columns.items()}
+    return {
+        int(turns[start]): TokenNumbers(**{name: _known(piece[number]) for name, piece in pieces.items()})
+        for number, start in enumerate(starts)
+    }
+
+
+def _known(numbers: Column) -> Column | None:
+    return None if np.isnan(numbers).all() else numbers
+
+
+def _put(column: Column, rows: Sequence[int], values: Tensor) -> None:
+    column[list(rows), : values.shape[1]] = values.detach().cpu().numpy()
 
 
 def divergence_metrics(batch: Batch, trajectories: Sequence[Trajectory]) -> dict[str, float]:

@@ -13,24 +13,19 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selfplay.dialog import ScoredConversation, Turn
 from selfplay.interfaces import Likelihood
+from selfplay.resampling import CONFIDENCE, NUM_RESAMPLES, Matrix, divide, draw_resamples, percentile_interval
 from selfplay.score import has_failed
 from selfplay.spoken_words import is_only_question, words_of
 from selfplay.student import t_quantile
 
 SCHEMA = "selfplay.comparison/1"
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 2000
 # Language counts as kept where so much of the base's distinct word pairs is left, and the base finds what is said so
 # nearly as likely as its own words, in nats a token.  Either way: repetition is likelier, not better.
 DISTINCT_KEPT, NLL_MOVED = 0.9, 0.3
-# First part of the spawn key: resampling draws nothing that playing draws.
-DRAW_RESAMPLES = 1000
 
-Matrix = npt.NDArray[np.floating[Any]]
 Grams = Counter[tuple[str, ...]]
 
 
@@ -104,7 +99,7 @@ def compare(
     pairs, num_dropped = _pair(base, trained)
     if not pairs:
         return Comparison(rows=(), num_scenarios=0, num_dropped=num_dropped)
-    draws = _draw(len(pairs), seed=seed, num_resamples=num_resamples)
+    draws = draw_resamples(len(pairs), seed=seed, num_resamples=num_resamples)
     rows = [*_ratios(pairs, draws), _distinct(pairs, n=1), _distinct(pairs, n=2)]
     return Comparison(rows=tuple(sorted(rows, key=_place)), num_scenarios=len(pairs), num_dropped=num_dropped)
 
@@ -244,8 +239,8 @@ def _ratios(pairs: Sequence[tuple[Side, Side]], draws: Matrix) -> list[Differenc
 def _ratio(name: str, sums: Sequence[Sequence[tuple[float, float]]], draws: Matrix) -> Difference:
     table = np.array(sums)  # [N, 2 sides, 2]: what is summed, and what it is divided by
     tops, bottoms = table[:, :, 0], table[:, :, 1]
-    means = _divide(tops.sum(axis=0), bottoms.sum(axis=0))  # [2]
-    return _difference(name, means, _divide(draws @ tops, draws @ bottoms))
+    means = divide(tops.sum(axis=0), bottoms.sum(axis=0))  # [2]
+    return _difference(name, means, divide(draws @ tops, draws @ bottoms))
 
 
 def _sums(side: Side) -> dict[str, tuple[float, float]]:
@@ -326,28 +321,19 @@ def _share_of_distinct(counted: Sequence[Grams]) -> tuple[float, Matrix]:
     holders = Counter(gram for grams in counted for gram in grams)
     own = np.array([sum(holders[gram] == 1 for gram in grams) for grams in counted])  # [N] held by that one alone
     sizes = np.array([grams.total() for grams in counted])
-    whole = _divide(np.array([float(len(holders))]), np.array([float(sizes.sum())]))
-    return float(whole[0]), _divide((len(holders) - own).astype(np.float64), (sizes.sum() - sizes).astype(np.float64))
+    whole = divide(np.array([float(len(holders))]), np.array([float(sizes.sum())]))
+    return float(whole[0]), divide((len(holders) - own).astype(np.float64), (sizes.sum() - sizes).astype(np.float64))
 
 
 # ----- intervals -----
 
 
-def _draw(num: int, *, seed: int, num_resamples: int) -> Matrix:
-    """Return [R, N] how often each scenario is drawn; one scenario alone says nothing of others: no resample."""
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(DRAW_RESAMPLES,)))
-    return generator.multinomial(num, [1.0 / num] * num, size=num_resamples if num > 1 else 0).astype(np.float64)
-
-
 def _difference(name: str, means: Matrix, resampled: Matrix) -> Difference:
     """Return a row from both sides' means [2] and resampled means [R, 2], with the percentile interval."""
     base, trained = means.tolist()
-    differences = resampled[:, 1] - resampled[:, 0]
-    known = differences[np.isfinite(differences)]
     low, high = math.nan, math.nan
-    if known.size and math.isfinite(trained - base):
-        tail = (1.0 - CONFIDENCE) / 2.0
-        low, high = np.quantile(known, [tail, 1.0 - tail]).tolist()
+    if math.isfinite(trained - base):
+        low, high = percentile_interval(resampled[:, 1] - resampled[:, 0])
     return Difference(name=name, base=base, trained=trained, difference=trained - base, low=low, high=high)
 
 
@@ -358,10 +344,3 @@ def _jackknife_half_width(without: Matrix) -> float:
         return math.nan
     spread = math.sqrt((num - 1) / num * float(((without - without.mean()) ** 2).sum()))
     return t_quantile((1.0 + CONFIDENCE) / 2.0, num - 1) * spread
-
-
-def _divide(tops: Matrix, bottoms: Matrix) -> Matrix:
-    """Return quotients, NaN where there is nothing to divide by."""
-    quotients: Matrix = np.full(tops.shape, np.nan)
-    np.divide(tops, bottoms, out=quotients, where=bottoms > 0)
-    return quotients

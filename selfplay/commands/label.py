@@ -1,0 +1,175 @@
+"""`selfplay label`: say which of two conversations is better, without knowing whose they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from rich.console import Console
+from rich.text import Text
+
+from selfplay.commands.side_by_side import column_of, print_side_by_side
+from selfplay.commands.terminal import one_line, open_console, plural
+from selfplay.commands.words import CommandLine
+from selfplay.config import WRITTEN_PATH, Settings, resolve
+from selfplay.errors import UserError
+from selfplay.labelling import Labeller, Pair, Progress, Revealed, local_person
+from selfplay.run_folder import RUNS
+from selfplay.run_reader import find_run
+from selfplay.transcript_index import Row, TranscriptIndex
+
+__all__ = ["SUMMARY", "USAGE", "run"]
+
+SUMMARY = "say which of two conversations is better, without knowing whose they are"
+USAGE = """
+selfplay label [RUN] [n=20] [person=NAME] [runs=FOLDER]
+
+Show two conversations on the same scenario, and ask which is better.  Who played, and what the rewards were, is told
+after each answer.  About one pair in ten comes back with sides swapped, to see how well you agree with yourself.
+Answers are added to the run's preferences.jsonl; one key and Enter:
+
+  1 A is much better   2 A is better   3 no difference   4 B is better   5 B is much better   0 both are bad
+  s skip the pair      u undo the last answer            q end
+
+  RUN          a run folder, a name under runs/, or nothing: the newest run
+  n=20         how many answers to give
+  person=NAME  under which name they are stored (default: one of this machine's user, such as anon-3f)
+  runs=FOLDER  where runs are kept (default: runs)
+
+Examples:
+  selfplay label
+  selfplay label my-run n=50 person=judge-1
+"""
+VERDICTS: Mapping[str, str] = {
+    "1": "left_much",
+    "2": "left",
+    "3": "tie",
+    "4": "right",
+    "5": "right_much",
+    "0": "both_bad",
+    "s": "skip",
+}
+UNDO, QUIT = "u", "q"
+PROMPT = "1 A much  2 A  3 same  4 B  5 B much  0 both bad  s skip  u undo  q end > "
+
+
+class LabelSettings(Settings):
+    """What `label` accepts besides the run."""
+
+    n: int = Field(default=20, ge=1)
+    person: str = ""
+    runs: Annotated[Path, WRITTEN_PATH] = RUNS
+
+
+def run(line: CommandLine) -> int:
+    """Ask for preferences until there are enough."""
+    settings = resolve(LabelSettings, [word for word in line.words if "=" in word])
+    names = [word for word in line.words if "=" not in word]
+    if len(names) > 1:
+        raise UserError(f"label takes one run, not {len(names)}: {' '.join(names)}")
+    folder = find_run(names[0] if names else "", settings.runs)
+    index = TranscriptIndex(folder)
+    index.refresh()
+    labeller = Labeller(folder, index, person=settings.person or local_person())
+    console = open_console()
+    sitting = _Sitting(labeller=labeller, console=console, wanted=settings.n)
+    try:
+        sitting.sit()
+    except KeyboardInterrupt:
+        console.print()
+    _print_progress(console, labeller.progress(), num_given=sitting.num_given)
+    return 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sitting:
+    """One person answering at one terminal."""
+
+    labeller: Labeller
+    console: Console
+    wanted: int  # answers; pairs passed over do not count
+    num_given: int = 0
+
+    def sit(self) -> None:
+        pair, asked_at = self._show_next(), time.monotonic()
+        while pair is not None:
+            key = self._key()
+            if key == QUIT:
+                return
+            if key == UNDO:
+                self._undo()
+            elif key in VERDICTS:
+                seconds = round(time.monotonic() - asked_at, 1)
+                revealed = self.labeller.answer(pair.token, VERDICTS[key], seconds=seconds)
+                self.num_given += VERDICTS[key] != "skip"
+                _print_revealed(self.console, revealed)
+            else:
+                self.console.print(Text(f"{one_line(key)!r} is none of 1 2 3 4 5 0 s u q", style="yellow"))
+                continue
+            if self.num_given >= self.wanted:
+                return
+            pair, asked_at = self._show_next(), time.monotonic()
+
+    def _show_next(self) -> Pair | None:
+        pair = self.labeller.next_pair()
+        if pair is None:
+            self.console.print(Text("there is no other pair of conversations on one scenario", style="yellow"))
+            return None
+        _print_pair(self.console, self.labeller, pair)
+        return pair
+
+    def _key(self) -> str:
+        """Return the next answer; QUIT where there are no more."""
+        self.console.print(Text(PROMPT, style="dim"), end="")
+        answer = sys.stdin.readline()
+        if not sys.stdin.isatty():
+            self.console.print()
+        if answer:
+            return answer.strip().lower()
+        if self.num_given == 0:
+            raise UserError("label reads answers from the terminal, or one a line from its input: 1 2 3 4 5 0 s u q")
+        return QUIT
+
+    def _undo(self) -> None:
+        before = self.labeller.progress().done
+        undone = self.labeller.undo()
+        # What was taken back may be a pair passed over, or an answer of an earlier day.
+        self.num_given = max(0, self.num_given - (before - self.labeller.progress().done))
+        words = "there is no answer to take back" if undone is None else "the last answer is taken back"
+        self.console.print(Text(words, style="dim"))
+
+
+def _print_pair(console: Console, labeller: Labeller, pair: Pair) -> None:
+    left, right = labeller.shown(pair)
+    progress = labeller.progress()
+    console.print()
+    console.rule(style="dim")
+    console.print(Text.assemble((pair.question, "bold"), f" ({one_line(pair.focus)})"))
+    agreement = "" if progress.agreement is None else f" · you agree with yourself {progress.agreement:.0%}"
+    about = f" · {one_line(pair.about)}" if pair.about else ""
+    console.print(Text(f"{progress.done} of {progress.of}{about}{agreement}", style="dim"))
+    print_side_by_side(console, column_of(left, title="A"), column_of(right, title="B"), focus=pair.focus)
+
+
+def _print_revealed(console: Console, revealed: Revealed) -> None:
+    words = [f"{letter}: {_words_of(row)}" for letter, row in (("A", revealed.left), ("B", revealed.right))]
+    console.print(Text("   ".join(words), style="dim"))
+
+
+def _words_of(row: Row | None) -> str:
+    if row is None:
+        return "no longer there"
+    reward = "no reward" if row.reward is None else f"reward {row.reward:z.2f}"
+    return one_line(f"{row.players}, {reward} ({row.id})")
+
+
+def _print_progress(console: Console, progress: Progress, *, num_given: int) -> None:
+    said = f"{plural(num_given, 'answer')} now, {progress.done} in all"
+    if progress.agreement is not None:
+        said += f"; you agree with yourself in {progress.agreement:.0%} of {plural(progress.num_repeats, 'repeat')}"
+    console.print(Text(said))

@@ -254,7 +254,7 @@ def test_console_script_and_run_py_are_the_same_program(folder: Path):
         check=True,
         env=HERE,
     )
-    assert len(done.stdout.splitlines()) <= 20
+    assert len(done.stdout.splitlines()) <= 24
     assert "play" in done.stdout
 
 

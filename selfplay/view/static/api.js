@@ -16,11 +16,11 @@ export async function post(path, body) {
 }
 
 // Calls `changed` with what the server says of a run, at once and whenever it grows; returns how to stop.
-export function listen(run, changed, lost) {
+export function listen(run, changed) {
   if (offline) return () => {};
   const source = new EventSource(`/api/r/${encodeURIComponent(run)}/events`);
   source.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
-  source.addEventListener("error", () => lost?.());
+  source.addEventListener("gone", () => (source.close(), changed({ status: "gone" })));
   return () => source.close();
 }
 

@@ -146,7 +146,8 @@ function showStatus({ status, is_live: isLive, since, step = null, steps = null 
   const progress = step !== null && step !== undefined && goal ? ` · step ${step}/${goal}` : "";
   place.className = isLive ? "live" : "";
   place.title = since ? `newest line ${since}` : "";
-  place.textContent = isOffline ? "exported" : isLive ? `live${progress}` : `${status || "unknown"} · last line ${ago(since)}`;
+  const ended = status === "gone" ? "the run is no longer there" : `${status || "unknown"} · last line ${ago(since)}`;
+  place.textContent = isOffline ? "exported" : isLive ? `live${progress}` : ended;
 }
 
 // ----- what the run does meanwhile -----
@@ -155,14 +156,14 @@ function follow(run) {
   if (state.listening === run) return;
   state.stop?.();
   state.listening = run;
-  state.stop = run ? listen(run, changed, () => (state.status = null)) : null;
+  state.stop = run ? listen(run, changed) : null;
 }
 
 function changed(news) {
   const isFirst = state.status === null || state.status.run !== state.listening;
   state.status = { ...news, run: state.listening };
   showStatus(news);
-  if (isFirst) return;
+  if (isFirst || news.status === "gone") return;
   for (const fn of [...state.change]) fn(news);
 }
 

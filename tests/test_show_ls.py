@@ -107,9 +107,14 @@ def test_problems_go_to_stderr_one_line_each(runs, capsys):
     ("command", "words", "message"),
     [
         (show, ["run=x"], "unknown setting 'run'; did you mean runs"),
-        (ls, ["width=3"], "unknown setting 'width'; choose from runs"),
+        (ls, ["width=3"], "unknown setting 'width'; choose from where, sort, order, limit, runs"),
         (show, ["a", "b", "c"], r"too many words: a b c; write selfplay show \[RUN\] \[ID\]"),
-        (ls, ["a", "b"], "too many words: a b"),
+        (ls, ["a", "b", "c"], r"too many words: a b c; write selfplay ls \[RUN \[FILTER\]\]"),
+        (ls, ["reason=leaving", "old"], "unknown setting 'reason'; .*a filter is written where='reason=leaving'"),
+        (ls, ["where=reward<0"], "choose conversations of one run; write selfplay ls RUN"),
+        (ls, ["old", "limit=none"], "limit=none: must be a whole number from 1"),
+        (ls, ["old", "order=sideways"], "order=sideways: must be down or up"),
+        (ls, ["old", "sort=rewrad"], "nothing is sorted by 'rewrad'; did you mean reward"),
         (show, ["odl"], r"no run 'odl'; did you mean old\? \(nor does the newest run have"),
         (show, ["odl", "0"], r"no run 'odl'; did you mean old\?$"),
         (show, ["old", "7"], "run old has no conversation '7'"),
@@ -157,6 +162,13 @@ def test_ls_of_a_run_lists_its_conversations(runs, capsys):
         "status": "terminated",
         "reason": "turn_limit",
         "reward": None,
+        "parts": {},
+        "values": {},
+        "advantage": None,
+        "kl": None,
+        "surprise": None,
+        "version": 0,
+        "flags": ["cut"],
         "first_words": "What about rain?",
     }
 
@@ -291,15 +303,33 @@ def test_rewards_that_cannot_be_read_are_reported_not_shown(runs, capsys):
         assert "its rewards cannot be read: TypeError(\"'half' is no number\")" in captured.err
 
 
-@pytest.mark.parametrize(("trained", "expected"), [(True, 0.5), (False, 1.25)])
-def test_ls_shows_the_mean_reward_of_a_trained_turn(runs, capsys, trained, expected):
+@pytest.mark.parametrize(("trained", "expected"), [(True, 0.5), (False, 2.5)])
+def test_ls_shows_what_the_turns_of_the_trained_roles_add_up_to(runs, capsys, trained, expected):
     write_scored("scored", trained=trained)
     lines = answer(capsys, ls, "scored").splitlines()
-    # host 0.5, guest 2: (0.5 + 2) / 2 = 1.25 where nobody is trained
+    # host 0.5, guest 2: 0.5 + 2 = 2.5 where nobody is trained
     assert lines[0].split()[:6] == ["id", "seed", "turns", "said", "cut", "reward"]
     assert [line.split()[5] for line in lines[2:]] == [f"{expected:.2f}", "-"]
     rows = json.loads(answer(capsys, ls, "scored", "--json"))
     assert [row["reward"] for row in rows] == [expected, None]
+
+
+def test_ls_prints_the_newest_and_how_many_more_there_are(runs, capsys):
+    lines = answer(capsys, ls, "old", "limit=1").splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["000000-g00-1", "1"]
+    assert lines[-1] == "1 of 2; where=, sort= and limit= choose others"
+    assert len(json.loads(answer(capsys, ls, "old", "limit=1", "--json"))) == 1
+
+
+def test_ls_filters_and_sorts(runs, capsys):
+    write_scored("scored")
+    assert [row["id"] for row in json.loads(answer(capsys, ls, "scored", "reward>0", "--json"))] == ["000000-g00-0"]
+    assert [row["id"] for row in json.loads(answer(capsys, ls, "scored", "where=reward=null", "--json"))] == [
+        "000000-g00-1"
+    ]
+    rows = json.loads(answer(capsys, ls, "scored", "sort=seed", "order=down", "--json"))
+    assert [row["seed"] for row in rows] == [41, 40]
+    assert answer(capsys, ls, "scored", "reward>9") == "none of the 2 conversations of run scored fits that filter\n"
 
 
 def test_ls_tells_a_killed_run_from_a_living_one(runs, capsys):

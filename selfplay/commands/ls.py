@@ -2,64 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from selfplay.commands.rewards_text import mean_reward
-from selfplay.commands.show import report_problems, split_run_words
-from selfplay.commands.terminal import (
-    facts_line,
-    first_words,
-    one_line,
-    open_console,
-    outcome_style,
-    outcome_words,
-    share,
+from selfplay.commands.conversation_rows import (
+    conversation_cells,
+    conversation_json,
+    cut_cell,
+    open_index,
+    rows_table,
 )
+from selfplay.commands.conversation_rows import report_problems as report_index_problems
+from selfplay.commands.list_words import ListWords, read_list_words
+from selfplay.commands.show import report_problems
+from selfplay.commands.terminal import one_line, open_console, plural, share
 from selfplay.commands.words import CommandLine
 from selfplay.errors import UserError
-from selfplay.records_json import conversation_from_json, record_counts
+from selfplay.filters import NEWEST_FIRST
 from selfplay.store import RUNS, RunReader, find_run, list_runs
+from selfplay.transcript_index import Page, TranscriptIndex
 
 SUMMARY = "list runs, or the conversations of one run"
 USAGE = """
-selfplay ls [RUN] [--json] [runs=FOLDER]
+selfplay ls [RUN [FILTER]] [where=FILTER] [sort=KEY] [order=down|up] [limit=N|all] [--json] [runs=FOLDER]
 
-Without RUN, list the runs, the newest first; with it, list that run's conversations.  The reward of a conversation is
-the mean over the turns of the trained roles; a killed run never said that it ended, and nobody writes it any more.
+Without RUN, list the runs, the newest first; with it, list that run's conversations, the newest at the bottom.  The
+reward of a conversation is what the turns of its trained roles add up to.  A killed run never said that it ended, and
+nobody writes it any more.
 
   RUN          a run folder, or a name under runs/
+  FILTER       which conversations, as in 'reward<1 & text~"sorry"'; docs/filters.md has all of it
+  sort=KEY     newest, oldest, reward, reward.PART, value.PART, advantage, kl, nll, turns, tokens, seconds, surprise,
+               disagreement, step, ...: in that order, from the top
+  order=up     the smallest numbers first
+  limit=N      how many to print (default: 200; with --json all)
   --json       print the same as JSON
   runs=FOLDER  where runs are kept (default: runs)
 
 Examples:
   selfplay ls
   selfplay ls my-run
+  selfplay ls my-run 'reason=turn_limit & text~"sorry"' sort=reward
 """
 STATUS_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "killed": "red"}
-NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size", "reward"))
-GIVING = frozenset(("env", "model", "ended", "about", "first words"))  # they are cut where the terminal is narrow
-LEAST = 10  # so many characters a column of GIVING keeps; where there is no room for that, columns are left out
-GAP = 2  # between two columns
 # What is left out, in this order, before the first column is folded.
 RUN_COLUMNS_LEFT_OUT = ("size", "model", "env", "created UTC", "status", "cut", "turns", "conv.")
 CONVERSATION_COLUMNS_LEFT_OUT = ("cut", "said", "seed", "first words", "turns", "about", "ended", "reward")
 WIDE = 100  # a terminal of so many columns shows more of each run
-NUM_FIRST_WORDS = 60  # characters
+LIMIT = 200  # conversations that are printed unless somebody wants more
+SETTINGS = ("sort", "order", "limit")
 
 
 def run(line: CommandLine) -> int:
     """List what the words name."""
-    words = split_run_words(line.words, usage="selfplay ls [RUN]", at_most=1)
-    if words.plain:
-        return _list_conversations(find_run(words.plain[0], words.runs), as_json=line.as_json)
+    words = read_list_words(line.words, settings=SETTINGS, usage="selfplay ls [RUN [FILTER]]")
+    if words.run:
+        return _list_conversations(find_run(words.run, words.runs), words, as_json=line.as_json)
+    if words.where or words.settings:
+        raise UserError("a filter, sort=, order= and limit= choose conversations of one run; write selfplay ls RUN ...")
     return _list_runs(words.runs, as_json=line.as_json)
 
 
@@ -95,7 +104,7 @@ def _runs_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Table:
     cells = [_run_cells(row) for row in rows]
     if width < WIDE:
         cells = [{name: cell for name, cell in row.items() if name not in ("size", "env", "model")} for row in cells]
-    return _table(cells, width=width, left_out=RUN_COLUMNS_LEFT_OUT)
+    return rows_table(cells, width=width, left_out=RUN_COLUMNS_LEFT_OUT)
 
 
 def _run_cells(row: Mapping[str, Any]) -> dict[str, Text]:
@@ -108,88 +117,50 @@ def _run_cells(row: Mapping[str, Any]) -> dict[str, Text]:
         "turns": Text(str(row["turns"])),
         "cut": Text(share(row["cut_turns"], row["turns"])),
         "size": Text(_bytes_words(row["bytes"])),
-        "env": _cut(_word(row["env"])),
-        "model": _cut(_word(row["model"])),
+        "env": cut_cell(_word(row["env"])),
+        "model": cut_cell(_word(row["model"])),
     }
 
 
-def _list_conversations(folder: Path, *, as_json: bool) -> int:
-    reader = RunReader(folder)
-    if as_json:
-        print(json.dumps([_conversation_row(record) for record in reader.records()], indent=2))
-    else:
-        console = open_console()
-        rows = [_conversation_cells(record) for record in reader.records()]
-        if not any(row["reward"].plain != "-" for row in rows):
-            rows = [{name: cell for name, cell in row.items() if name != "reward"} for row in rows]
-        if rows:
-            console.print(_table(rows, width=console.width, left_out=CONVERSATION_COLUMNS_LEFT_OUT))
+def _list_conversations(folder: Path, words: ListWords, *, as_json: bool) -> int:
+    with contextlib.closing(open_index(folder)) as index:
+        page = _page(index, words, as_json=as_json)
+        if as_json:
+            print(json.dumps([conversation_json(row) for row in page.rows], indent=2))
         else:
-            console.print(Text(f"run {one_line(reader.name)} holds no conversations yet"))
-    report_problems(reader)
+            _print_page(page, name=folder.resolve().name)
+        report_index_problems(index)
     return 0
 
 
-def _conversation_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    conversation, counts = conversation_from_json(record), record_counts(record)
-    outcome = conversation.outcome
-    return {
-        "id": conversation.id,
-        "seed": conversation.scenario.seed,
-        "split": conversation.scenario.split,
-        "public": conversation.scenario.public,
-        "turns": counts["turns"],
-        "tokens": counts["tokens"],
-        "cut_turns": counts["cut_turns"],
-        "status": outcome.status if outcome else None,
-        "reason": outcome.reason if outcome else None,
-        "reward": mean_reward(record),
-        "first_words": conversation.turns[0].text[:NUM_FIRST_WORDS] if conversation.turns else "",
-    }
+def _page(index: TranscriptIndex, words: ListWords, *, as_json: bool) -> Page:
+    """Return the rows in the order in which they are printed."""
+    is_sorted = "sort" in words.settings
+    is_down = words.choice("order", ("down", "up")) == "down"
+    limit = _limit(words, as_json=as_json)
+    page = index.page(words.where, sort=words.settings.get("sort", NEWEST_FIRST), descending=is_down, limit=limit)
+    # The newest conversations are chosen, and the newest of all stands where one looks: above the next prompt.
+    return page if is_sorted or "order" in words.settings else replace(page, rows=page.rows[::-1])
 
 
-def _conversation_cells(record: Mapping[str, Any]) -> dict[str, Text]:
-    row, outcome = _conversation_row(record), conversation_from_json(record).outcome
-    ended = _cut(outcome_words(outcome, is_by_shown=False))
-    ended.stylize(outcome_style(outcome))
-    return {
-        "id": Text(one_line(row["id"])),
-        "seed": Text(str(row["seed"])),
-        "turns": Text(str(row["turns"])),
-        "said": Text(str(row["tokens"])),
-        "cut": Text(share(row["cut_turns"], row["turns"])),
-        "reward": Text("-" if row["reward"] is None else f"{row['reward']:.2f}"),
-        "ended": ended,
-        "about": _cut(_topic(row["public"])),
-        "first words": _cut(first_words(row["first_words"], length=NUM_FIRST_WORDS)),
-    }
+def _limit(words: ListWords, *, as_json: bool) -> int:
+    given = words.settings.get("limit", "all" if as_json else str(LIMIT))
+    return sys.maxsize if given == "all" else words.number("limit", LIMIT)
 
 
-def _table(rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequence[str]) -> Table:
-    """Return the rows as a table; its first column says what to type next, so it is the last to give way."""
-    widths = {name: max(len(name), *(row[name].cell_len for row in rows)) for name in rows[0]}
-    first = next(iter(widths))
-    for name in left_out:
-        least = [min(most, LEAST) if name in GIVING else most for name, most in widths.items()]
-        if sum(least) + GAP * (len(least) - 1) <= width:
-            break
-        widths.pop(name, None)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in widths:
-        is_whole = name not in GIVING and name != first
-        table.add_column(_cut(name), no_wrap=is_whole, justify="right" if name in NUMBERS else "left")
-    table.columns[0].width, table.columns[0].overflow = min(widths[first], width), "fold"
-    for row in rows:
-        table.add_row(*(row[name] for name in widths))
-    return table
-
-
-def _cut(text: str) -> Text:
-    return Text(text, no_wrap=True, overflow="ellipsis")
-
-
-def _topic(public: Mapping[str, Any]) -> str:
-    return one_line(str(public["topic"])) if "topic" in public else facts_line(public)
+def _print_page(page: Page, *, name: str) -> None:
+    console = open_console()
+    rows = [conversation_cells(row) for row in page.rows]
+    if not any(row["reward"].plain != "-" for row in rows):
+        rows = [{column: cell for column, cell in row.items() if column != "reward"} for row in rows]
+    if rows:
+        console.print(rows_table(rows, width=console.width, left_out=CONVERSATION_COLUMNS_LEFT_OUT))
+    elif page.of:
+        console.print(Text(f"none of the {plural(page.of, 'conversation')} of run {one_line(name)} fits that filter"))
+    else:
+        console.print(Text(f"run {one_line(name)} holds no conversations yet"))
+    if len(rows) < page.total:
+        console.print(Text(f"{len(rows)} of {page.total:,}; where=, sort= and limit= choose others", style="dim"))
 
 
 def _word(value: object) -> str:

@@ -23,6 +23,7 @@ from selfplay.export.request import Request, Result
 
 __all__ = ["write_html"]
 
+UNQUOTED = "!*'()"  # what JavaScript's encodeURIComponent leaves as it is, besides what `quote` leaves
 # Of what a run's answer says, what may quote what a role alone was told, or names folders of this machine.
 PRIVATE_OF_RUN = {"config": "", "command": None}
 
@@ -68,7 +69,7 @@ def _data(chosen: Chosen, request: Request) -> Iterator[str]:
     from selfplay.export.answers import Answers
 
     asked = Answers(chosen.folder)
-    run = f"/api/r/{quote(asked.run, safe='')}"
+    run = f"/api/r/{quote(asked.run, safe=UNQUOTED)}"
     yield f'{{"run":{safe_json(asked.run)},"where":{safe_json(chosen.where)},"answers":{{'
     yield ",\n".join(f"{safe_json(path)}:{safe_json(answer)}" for path, answer in _answers(asked, run, chosen))
     yield '},\n"rows":['

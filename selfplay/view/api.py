@@ -55,7 +55,7 @@ DOWNLOADS: Mapping[Literal["csv", "html", "json"], str] = {
 COLUMNS = (
     *("id", "step", "split", "scenario", "about", "players", "turns", "tokens", "reward", "values", "per_role"),
     *("advantage", "kl", "reason", "status", "flags", "first_words", "surprise", "disagreement", "group_mean"),
-    "version",
+    *("version", "nll", "seconds"),
 )
 ARRAYS = ("logprobs", "logprobs_learner", "logprobs_reference", "kl", "entropy", "advantage", "value")
 UNREADABLE = (OSError, EOFError, zlib.error, sqlite3.Error, RecordError)
@@ -313,7 +313,8 @@ def _answered(answer: Callable[[Request], Any], request: Request) -> Response:
         # It may be gone, or written anew just now: the next look says which.
         return json_response({"error": f"the run cannot be read just now: {reason(error)}"}, status=409)
     except UserError as error:
-        return json_response({"error": str(error)}, status=400)
+        # Browsers count a 400 as an error of the page; a filter that is still being typed is none.
+        return json_response({"error": str(error)}, status=200 if "check" in request.query_params else 400)
     return found if isinstance(found, Response) else json_response(found)
 
 

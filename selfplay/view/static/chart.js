@@ -1,13 +1,11 @@
-// Numbers drawn: small curves and interval bars in SVG, tables, and panels of uPlot, which only the metrics page loads.
-import { h, number, svg } from "./dom.js";
-
-const STEP_SIZES = [1, 10, 100, 1000, 10000].flatMap((power) => [power, 2 * power, 5 * power]);
+// Numbers drawn: tables, small curves and interval bars in SVG, and charts by uPlot, which only the metrics page loads.
+import { count, h, number, signed, svg } from "./dom.js";
 
 // A number in three or four digits, whatever its size.
 export function brief(value) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 1000) return Math.round(value).toLocaleString("en-US").replace("-", "−");
+  if (size >= 1000) return count(Math.round(value)).replace("-", "−");
   if (size > 0 && size < 0.0005) return value.toExponential(1).replaceAll("-", "−");
   return number(value, size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
@@ -29,112 +27,81 @@ export function isClear({ low, high }) {
 }
 
 // A head that begins with # is of numbers; each row begins with what it is about.
-export function table(heads, rows, attributes = {}) {
+export function table(heads, rows, name = null) {
   const kind = (at) => (heads[at].startsWith("#") ? "n" : null);
-  const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", { class: kind(at), scope: at ? null : "row" }, cell));
   const head = heads.map((words, at) => h("th", { class: kind(at), scope: "col", text: words.replace("#", "") }));
-  return h("div", { class: "scroll-x" }, h("table", attributes, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
+  const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", { class: kind(at), scope: at ? null : "row" }, cell));
+  return h("div", { class: "scroll-x" }, h("table", { class: name }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
 }
 
-// ----- small drawings -----
-
-function line(d, name) {
-  return svg("path", { d, class: name, "vector-effect": "non-scaling-stroke" });
+function drawing(name, height, label, ...lines) {
+  const paths = lines.filter(Boolean).map(([kind, d]) => svg("path", { d, class: kind, "vector-effect": "non-scaling-stroke" }));
+  return svg("svg", { viewBox: `0 0 100 ${height}`, preserveAspectRatio: "none", class: name, role: "img", "aria-label": label, "aria-hidden": label ? null : "true" }, paths);
 }
 
 // A curve without axes: the target is dashed, marks are steps, dotted.
-export function sparkline(steps, values, { target = null, marks = [], label = "" } = {}) {
+export function sparkline(steps, values, target, marks, label) {
   const all = [...values, target].filter((value) => value !== null);
-  const [low, high, first, last] = [Math.min(...all), Math.max(...all), steps[0], steps.at(-1)];
-  const x = (step) => (last > first ? (100 * (step - first)) / (last - first) : 50).toFixed(2);
-  const y = (value) => (high > low ? 37 - (34 * (value - low)) / (high - low) : 20).toFixed(2);
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const x = (step) => (100 * (step - steps[0])) / (steps.at(-1) - steps[0] || 1);
+  const y = (value) => 37 - (34 * (value - low)) / (high - low || 1);
   const points = values.map((value, at) => (value === null ? null : `${x(steps[at])} ${y(value)}`));
-  const path = points.map((point, at) => point && `${points[at - 1] ? "L" : "M"}${point}`).filter(Boolean).join("");
-  return svg(
-    "svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": label },
-    marks.filter((step) => step >= first && step <= last).map((step) => line(`M${x(step)} 0V40`, "mark")),
-    target === null ? null : line(`M0 ${y(target)}H100`, "target"),
-    line(path, "curve"),
-    newest(points) ? line(`M${newest(points)}h0`, "end") : null,
-  );
+  const curve = points.map((point, at) => (point ? (points[at - 1] ? "L" : "M") + point : "")).join("");
+  const dotted = marks.filter((step) => steps.includes(step)).map((step) => ["mark", `M${x(step)} 0V40`]);
+  return drawing("spark", 40, label, ...dotted, target !== null && ["target", `M0 ${y(target)}H100`], ["curve", curve], ["end", `M${newest(points)}h0`]);
+}
+
+// What differs between two means, as cells of a table: both, the difference, its interval in words and drawn.
+export function differenceCells(before, after, row, tone) {
+  const words = (value) => signed(value, Math.abs(row.difference) < 0.1 ? 3 : 2);
+  const interval = row.low === null ? "" : `${words(row.low)} to ${words(row.high)}`;
+  return [brief(before), brief(after), h("span", { class: tone, text: words(row.difference) }), dim(interval), intervalBar(row, tone)];
 }
 
 // A difference and its interval around nothing; half the width stands for `extent`.
-export function intervalBar({ difference, low, high }, extent, tone = "") {
-  const x = (value) => 50 + 47 * Math.max(-1, Math.min(1, value / (extent || 1)));
-  return svg(
-    "svg", { viewBox: "0 0 100 16", preserveAspectRatio: "none", class: `interval ${tone}`, "aria-hidden": "true" },
-    line("M50 0V16", "origin"),
-    low === null || low === undefined ? null : line(`M${x(low)} 8H${x(high)}`, "range"),
-    difference === null ? null : line(`M${x(difference)} 8h0`, "value"),
-  );
+export function intervalBar({ difference, low, high }, tone, extent = Math.max(...[difference, low, high].map(Math.abs))) {
+  const x = (value) => 50 + (47 * value) / (extent || 1);
+  return drawing(`interval ${tone}`, 16, null, ["origin", "M50 0V16"], low !== null && ["range", `M${x(low)} 8H${x(high)}`], difference !== null && ["value", `M${x(difference)} 8h0`]);
 }
 
-// ----- panels -----
+// ----- charts -----
 
 function colourOf(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// Draws series over steps: {label, values, colour (a CSS variable), isRight, isDashed, isFaint}; marks() are steps.
-export async function plot(place, { steps, series, marks, height = 190 }) {
+// Draws lines, {label, colour (a CSS variable), isRight, isDashed}, over data(): the steps, then each line's values.
+export async function plot(place, lines, data, marks) {
   const Plot = globalThis.uPlot ?? (await import("./vendor/uPlot.esm.js")).default;
-  const [canvas, step, buttons] = [h("div", { class: "plot" }), h("span", { class: "dim" }), series.map(entryOf)];
-  place.append(canvas, h("div", { class: "entries" }, step, buttons));
-  const size = () => ({ width: Math.max(200, canvas.clientWidth), height });
-  const showValues = ({ data, cursor }) => {
-    const at = cursor.idx ?? data[0].length - 1;
-    step.textContent = `step ${data[0][at] ?? "–"}`;
-    buttons.forEach((button, number) => button && (button.lastChild.textContent = brief(data[number + 1][at])));
+  const size = () => ({ width: Math.max(200, place.clientWidth), height: 190 });
+  const value = (chart, under, at, index) => brief(index === null ? newest(chart.data[at]) : under);
+  const series = ({ label, colour, isRight, isDashed }) => ({
+    label: isRight ? `${label} (right)` : label, scale: isRight ? "right" : "y", stroke: () => colourOf(colour), width: 2, dash: isDashed ? [6, 4] : null, points: isDashed ? { show: false } : { size: 4 }, value,
+  });
+  const options = {
+    ...size(), padding: [10, null, 0, null], scales: { x: { time: false } }, axes: axesOf(lines), series: [{ label: "step", value }, ...lines.map(series)],
+    legend: { markers: { width: 0, fill: (_, at) => `var(${lines[at - 1].colour})` } },
+    cursor: { sync: { key: "steps", setSeries: false } }, hooks: { draw: [(chart) => drawMarks(chart, marks())] },
   };
-  const chart = new Plot(
-    {
-      ...size(), legend: { show: false }, padding: [10, null, 0, null], scales: { x: { time: false } }, axes: axesOf(series), series: [{}, ...series.map(seriesOf)],
-      cursor: { sync: { key: "steps", setSeries: false }, points: { size: 7 } }, hooks: { draw: [(drawn) => drawMarks(drawn, marks())], setCursor: [showValues], setData: [showValues] },
-    },
-    [steps, ...series.map((one) => one.values)], canvas,
-  );
-  buttons.forEach((button, at) => button?.addEventListener("click", () => {
-    const show = button.getAttribute("aria-pressed") === "false";
-    series.forEach((one, other) => one.label === series[at].label && chart.setSeries(other + 1, { show }));
-    button.setAttribute("aria-pressed", String(show));
-  }));
-  const sizes = new ResizeObserver(() => chart.setSize(size()));
-  sizes.observe(canvas);
-  return { update: (data) => chart.setData(data), destroy: () => (sizes.disconnect(), chart.destroy()) };
+  const chart = new Plot(options, data(), place);
+  const [sizes, gone] = [new ResizeObserver(() => chart.setSize(size())), new AbortController()];
+  const recolour = () => chart.redraw();
+  sizes.observe(place);
+  document.addEventListener("themechange", recolour, gone);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour, gone);
+  return { update: () => chart.setData(data()), destroy: () => (gone.abort(), sizes.disconnect(), chart.destroy()) };
 }
 
-function entryOf(one) {
-  if (one.isFaint) return null;
-  const swatch = h("i", { class: one.isDashed ? "swatch dashed" : "swatch" });
-  swatch.style.borderColor = `var(${one.colour})`;
-  return h("button", { type: "button", class: "entry", "aria-pressed": "true", title: "Show or hide" }, swatch, one.label, one.isRight ? " (right)" : "", h("b", {}));
-}
-
-function seriesOf(one) {
-  const points = one.isDashed || one.isFaint ? { show: false } : { size: 4 };
-  return { scale: one.isRight ? "right" : "y", stroke: () => colourOf(one.colour), width: one.isFaint ? 1 : 2, alpha: one.isFaint ? 0.35 : 1, dash: one.isDashed ? [6, 4] : null, points };
-}
-
-function axesOf(series) {
-  const all = { font: `11px ${colourOf("--sans")}`, stroke: () => colourOf("--dim"), grid: { stroke: () => colourOf("--line"), width: 1 }, ticks: { show: false }, gap: 4 };
-  const left = { ...all, size: 48, values: (_, splits) => splits.map((value) => (Math.abs(value) >= 10000 ? `${value / 1000}k` : String(Number(value.toPrecision(6))).replace("-", "−"))) };
+function axesOf(lines) {
+  const all = { font: `11px ${colourOf("--sans")}`, stroke: () => colourOf("--dim"), grid: { stroke: () => colourOf("--line"), width: 1 }, ticks: { show: false } };
+  const left = { ...all, size: 48, values: (_, splits) => splits.map((value) => value.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−")) };
   const right = { ...left, grid: { show: false }, scale: "right", side: 1 };
-  return [{ ...all, incrs: STEP_SIZES, size: 26 }, left, ...(series.some((one) => one.isRight) ? [right] : [])];
+  return [{ ...all, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], size: 26 }, left, ...(lines.some((one) => one.isRight) ? [right] : [])];
 }
 
-function drawMarks({ ctx, bbox, valToPos }, marks) {
+function drawMarks({ ctx, bbox, data, valToPos }, marks) {
   ctx.save();
-  ctx.strokeStyle = colourOf("--warn");
-  ctx.lineWidth = devicePixelRatio;
-  ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
-  for (const step of marks) {
-    const x = Math.round(valToPos(step, "x", true));
-    if (x < bbox.left || x > bbox.left + bbox.width) continue;
-    ctx.beginPath();
-    ctx.moveTo(x, bbox.top);
-    ctx.lineTo(x, bbox.top + bbox.height);
-    ctx.stroke();
-  }
+  ctx.fillStyle = colourOf("--warn");
+  for (const step of marks.filter((one) => data[0].includes(one))) ctx.fillRect(Math.round(valToPos(step, "x", true)), bbox.top, devicePixelRatio, bbox.height);
   ctx.restore();
 }

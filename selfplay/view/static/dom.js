@@ -12,6 +12,7 @@ function setAttribute(element, name, value) {
   if (name === "class") element.className = value;
   else if (name === "text") element.textContent = value;
   else if (name === "dataset") Object.assign(element.dataset, value);
+  else if (name === "vars") Object.entries(value).forEach(([key, number]) => element.style.setProperty(`--${key}`, number));
   else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
   else if (["value", "checked", "disabled", "selected", "hidden", "open", "tabIndex"].includes(name)) element[name] = value;
   else element.setAttribute(name, value === true ? "" : value);
@@ -73,6 +74,17 @@ export function ago(iso) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
+// What this tab remembers; a page without storage, such as one opened from disk, forgets.
+export function kept(name, value) {
+  try {
+    if (value === undefined) return JSON.parse(sessionStorage.getItem(name));
+    sessionStorage.setItem(name, JSON.stringify(value));
+  } catch {
+    return null;
+  }
+  return value;
+}
+
 export function debounce(fn, ms) {
   let timer = 0;
   return (...values) => {
@@ -85,18 +97,27 @@ export function roleClass(index) {
   return `role${Math.max(0, index) % 5}`;
 }
 
+// What a model or a scenario says.
+export function said(text, tag = "span") {
+  return h(tag, { class: "said", dir: "auto", text });
+}
+
+export function panel(title, ...children) {
+  return h("section", { class: "panel" }, h("h2", { text: title }), children);
+}
+
 // A button that copies a text, for commands that are to be typed elsewhere.
 export function copyable(text, title = "copy") {
-  const button = h("button", { class: "copy", title, "aria-label": title, type: "button" }, "⧉");
+  const button = h("button", { class: "copy", title, "aria-label": title, type: "button" }, "copy");
   const code = h("code", { text });
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
-      button.textContent = "✓";
+      button.textContent = "copied";
     } catch {
       getSelection().selectAllChildren(code);
     }
-    setTimeout(() => (button.textContent = "⧉"), 1200);
+    setTimeout(() => (button.textContent = "copy"), 1200);
   });
   return h("span", { class: "copyable" }, code, button);
 }

@@ -21,6 +21,7 @@ from selfplay.score import Term
 from selfplay.store import RunWriter
 from selfplay.transcript_index import TranscriptIndex
 from selfplay.transcript_tables import VERSION
+from selfplay.verifiable import verifiable_parts
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "filters.md"
 TRAIN = Path("conversations", "train-000.jsonl")
@@ -606,3 +607,11 @@ def test_odd_names_and_numbers_are_kept(tmp_path, opened):
     assert index.ids("seed>1e20") == ["000000-g00-0"]
     assert index.ids("\U0001f600") == ["000000-g00-0"]
     assert index.record("000000-g00-0") == RunReader(folder).record("000000-g00-0")
+
+
+def test_verifiable_rewards_of_a_configuration_that_repeats_itself_without_end_are_read_at_once(tmp_path):
+    # Written out, the last list would have 10 ** 40 entries.
+    lists = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 41)]
+    text = "\n".join(["l0: &l0 [x]", *lists, "alarms: {verifiable: [exact]}"])
+    (tmp_path / "config.yaml").write_text(text)
+    assert verifiable_parts(tmp_path) == ("exact",)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "a page in the browser: conversations, token by token, compared, labelled; live while a run trains"
+SUMMARY = "the transcript page: read, filter, compare and label in a browser"
 USAGE = """
 selfplay view [RUN ...] [key=value ...]
 

@@ -8,13 +8,13 @@ import sqlite3
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selfplay.errors import UserError
 from selfplay.transcript_indexing import Indexing
-from selfplay.transcript_shards import Shard, shards
+from selfplay.transcript_shards import shards
 from selfplay.transcript_tables import FILE, connect, create, identity, is_current, remove, transaction
 from selfplay.whole_files import reason
 
@@ -56,7 +56,7 @@ class IndexFile:
                 return False
             if now != self._identity:
                 self._reopen()
-            is_changed = self._read(found)
+            is_changed = self._read()
             # What could not be read, as when the disk is full, is tried again.
             self._seen = None if is_changed is None else (found, self._identity)
             return bool(is_changed) or now != self._identity
@@ -143,10 +143,10 @@ class IndexFile:
             self._seen = None
             self.refresh()
 
-    def _read(self, found: Sequence[Shard]) -> bool | None:
+    def _read(self) -> bool | None:
         """Return whether there was anything new; None: it could not be written."""
         try:
-            return self._indexing.read(found)
+            return self._indexing.read()
         except sqlite3.DatabaseError as error:
             if not _is_broken(error):
                 self.notes[f"{self._file.name}: {error}"] = None
@@ -155,7 +155,7 @@ class IndexFile:
             self._close()
             remove(self._file)
             self._open()
-        self._indexing.read(found)
+        self._indexing.read()
         return True
 
 

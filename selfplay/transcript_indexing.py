@@ -21,7 +21,7 @@ from selfplay.preferences import PREFERENCES, read_preferences
 from selfplay.records_json import ANNOTATION_SCHEMA, TOKENS_SCHEMA, check_schema
 from selfplay.run_folder import ANNOTATIONS, CONVERSATIONS, TOKENS
 from selfplay.transcript_facts import Facts, facts_of
-from selfplay.transcript_shards import SEALED, Shard, open_lines
+from selfplay.transcript_shards import SEALED, Shard, open_lines, shards
 from selfplay.transcript_tables import MOST_COLUMNS, create, transaction
 
 __all__ = ["Indexing"]
@@ -78,13 +78,15 @@ class Indexing:
         self._briefs: dict[str, int] = {}
         self._is_anything_learnt = False
 
-    def read(self, found: Sequence[Shard]) -> bool:
+    def read(self) -> bool:
         """Read what is new in the files; return whether there was anything.  A replaced file makes everything new."""
         is_changed = False
         while True:
             try:
                 with transaction(self._connection):
-                    is_more, num_lines = self._read_batch(found)
+                    # Looked at within the transaction: a file that another process has read further since an earlier
+                    # look would seem to be shorter than it was.
+                    is_more, num_lines = self._read_batch(shards(self._folder))
             except _ReplacedError:
                 with transaction(self._connection):
                     create(self._connection)

@@ -20,6 +20,7 @@ from selfplay.run_reader import RunReader
 from selfplay.score import Term
 from selfplay.store import RunWriter
 from selfplay.transcript_index import TranscriptIndex
+from selfplay.transcript_shards import shards
 from selfplay.transcript_tables import VERSION
 from selfplay.verifiable import verifiable_parts
 
@@ -615,3 +616,21 @@ def test_verifiable_rewards_of_a_configuration_that_repeats_itself_without_end_a
     text = "\n".join(["l0: &l0 [x]", *lists, "alarms: {verifiable: [exact]}"])
     (tmp_path / "config.yaml").write_text(text)
     assert verifiable_parts(tmp_path) == ("exact",)
+
+
+def test_index_that_another_process_has_brought_further_is_not_built_again(stored, opened, tmp_path, monkeypatch):
+    folder = shutil.copytree(stored, tmp_path / "run", ignore=shutil.ignore_patterns("index.sqlite*"))
+    path = folder / TRAIN
+    lines = lines_of(path)
+    path.write_bytes(b"".join(lines[:10]))
+    one, other = opened(folder), opened(folder)
+    before = shards(folder)
+    path.write_bytes(b"".join(lines))
+    other.refresh()
+
+    # What this one saw of the files is older than what the index knows by now.
+    monkeypatch.setattr("selfplay.transcript_file.shards", lambda folder: before)
+    monkeypatch.setattr("selfplay.transcript_indexing.create", lambda connection: pytest.fail("built again"))
+    one._file._seen = None
+    assert not one.refresh()
+    assert one.page(limit=1000) == other.page(limit=1000)

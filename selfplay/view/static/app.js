@@ -8,28 +8,31 @@ import { show as showCompare } from "./compare.js";
 import { show as showLabel } from "./label.js";
 import { show as showMetrics } from "./metrics.js";
 
+const PAGES = { runs: showOverview, overview: showOverview, list: showList, conversation: showConversation, compare: showCompare, label: showLabel, metrics: showMetrics };
 const SECTIONS = [
   ["overview", "Overview", "O", (run) => runPath(run)],
   ["list", "List", "L", (run) => runPath(run, "/list")],
   ["compare", "Compare", "C", (run) => `/cmp?a=${encodeURIComponent(run)}@0&b=${encodeURIComponent(run)}`],
   ["label", "Label", "B", (run) => runPath(run, "/label")],
   ["metrics", "Metrics", "M", (run) => runPath(run, "/metrics")],
-];
-const PAGES = { runs: showOverview, overview: showOverview, list: showList, conversation: showConversation, compare: showCompare, label: showLabel, metrics: showMetrics };
-const state = { keys: new Map(), leave: [], change: [], run: null, stop: null, listening: null, number: 0, status: null };
+].filter(([name]) => !(isOffline && name === "label"));
+const ARROWS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space" };
+const state = { keys: new Map(), leave: [], change: [], run: null, stop: null, listening: null, number: 0, news: null };
+
+// ----- routes -----
 
 function routeOf(url) {
-  const { pathname, searchParams, hash } = new URL(url, "http://page");
-  const words = pathname.split("/").filter(Boolean).map(decodeWord);
-  const route = { name: "missing", run: null, id: null, params: searchParams, hash: hash.slice(1), path: pathname };
-  if (!words.length) return { ...route, name: "runs" };
-  if (words[0] === "cmp") return { ...route, name: "compare", run: (searchParams.get("a") ?? "").replace(/@\d*$/, "") || null };
-  if (words[0] !== "r" || !words[1]) return route;
-  const name = { undefined: "overview", list: "list", c: "conversation", label: "label", metrics: "metrics" }[words[2]];
-  return { ...route, name: name ?? "missing", run: words[1], id: words[3] ?? null };
+  const { pathname: path, searchParams: params, hash } = new URL(url, "http://page");
+  const [first, run = null, part, id = null] = path.split("/").filter(Boolean).map(decoded);
+  const route = { name: "missing", run: null, id: null, params, hash: hash.slice(1), path };
+  if (!first) return { ...route, name: "runs" };
+  if (first === "cmp") return { ...route, name: "compare", run: (params.get("a") ?? "").replace(/@\d*$/, "") || null };
+  if (first !== "r" || !run) return route;
+  const name = { undefined: "overview", list: "list", c: "conversation", label: "label", metrics: "metrics" }[part];
+  return { ...route, name: name ?? "missing", run, id };
 }
 
-function decodeWord(word) {
+function decoded(word) {
   try {
     return decodeURIComponent(word);
   } catch {
@@ -38,8 +41,7 @@ function decodeWord(word) {
 }
 
 function currentUrl() {
-  if (!isOffline) return location.pathname + location.search + location.hash;
-  return location.hash.slice(1) || "/";
+  return isOffline ? location.hash.slice(1) || "/" : location.pathname + location.search + location.hash;
 }
 
 export function go(url, { replace = false } = {}) {
@@ -50,104 +52,89 @@ export function go(url, { replace = false } = {}) {
 async function navigate() {
   const route = routeOf(currentUrl());
   const number = ++state.number;
+  const isHere = () => number === state.number;
   for (const leave of state.leave.splice(0)) leave();
   state.keys.clear();
-  state.change.length = 0;
+  state.change = [];
   const main = h("main", { id: "main", tabIndex: -1, class: `page-${route.name}` });
-  document.querySelector("main")?.replaceWith(main);
+  document.querySelector("main").replaceWith(main);
   try {
     const run = route.run ? await get(`/api/r/${encodeURIComponent(route.run)}`) : null;
-    if (number !== state.number) return;
+    if (!isHere()) return;
     state.run = run;
     showHeader(route, run);
     follow(run?.run ?? null);
-    const show = PAGES[route.name];
-    if (!show) throw new Error(`There is no page ${route.path}.`);
-    await show(main, route, pageOf(route, run));
+    if (!PAGES[route.name]) throw new Error(`There is no page ${route.path}.`);
+    await PAGES[route.name](main, route, pageOf(run, isHere));
   } catch (error) {
-    if (number === state.number && error.name !== "AbortError") showError(main, error);
+    if (isHere() && error.name !== "AbortError") showError(main, error);
   }
 }
 
-function pageOf(route, run) {
-  const number = state.number;
-  const isHere = () => number === state.number;
+function pageOf(run, isHere) {
   return {
     go,
     run,
+    isHere,
     setTitle: (text) => isHere() && (document.title = text ? `${text} · selfplay` : "selfplay"),
-    onKey: (map) => isHere() && Object.entries(map).forEach(([key, [words, fn]]) => state.keys.set(key, [words, fn])),
+    onKey: (map) => isHere() && Object.entries(map).forEach(([key, value]) => state.keys.set(key, value)),
     onLeave: (fn) => (isHere() ? state.leave.push(fn) : fn()),
-    onChange: (fn) => {
-      if (!isHere()) return;
-      state.change.push(fn);
-    },
+    onChange: (fn) => isHere() && state.change.push(fn),
     // Writes the page's own state into the address, without showing the page anew.
     setQuery: (params) => {
-      if (!isHere()) return;
       const words = params.toString();
-      history.replaceState({}, "", link(routeOf(currentUrl()).path + (words ? `?${words}` : "")));
+      if (isHere()) history.replaceState({}, "", link(routeOf(currentUrl()).path + (words ? `?${words}` : "")));
     },
-    isHere,
   };
 }
 
 function showError(main, error) {
   console.warn(error);
-  clear(main).append(
-    h("section", { class: "notice bad", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", { text: error.message }), h("p", {}, h("a", { href: link("/") }, "All runs"))),
-  );
+  clear(main).append(h("section", { class: "notice bad", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", { text: error.message }), h("p", {}, h("a", { href: link("/") }, "All runs"))));
 }
 
 // ----- header -----
 
 function showHeader(route, run) {
-  const header = document.querySelector("body > header");
-  const status = h("span", { id: "status", role: "status" });
-  clear(header).append(
-    h("a", { class: "skip", href: "#main", onclick: (event) => (event.preventDefault(), document.querySelector("main").focus()) }, "Skip to content"),
+  const skip = (event) => (event.preventDefault(), document.querySelector("main").focus());
+  const sections = run && SECTIONS.map(([name, words, key, urlOf]) => {
+    const isCurrent = route.name === name || (name === "list" && route.name === "conversation");
+    return h("a", { href: link(urlOf(run.run)), title: `${words} (${key})`, "aria-current": isCurrent ? "page" : null }, words);
+  });
+  clear(document.querySelector("body > header")).append(
+    h("a", { class: "skip", href: "#main", onclick: skip }, "Skip to content"),
     h("a", { class: "brand", href: link("/"), title: "All runs" }, h("span", { class: "mark", "aria-hidden": "true" }), "selfplay"),
+    ...(run ? [runPicker(run), h("span", { id: "status", role: "status" }), h("nav", { "aria-label": "Sections" }, sections)] : []),
+    h("span", { class: "tools" }, tool("◐", "Light or dark", switchTheme), tool("?", "Keys", showKeys)),
   );
-  if (run) {
-    header.append(runPicker(run), status, h("nav", { "aria-label": "Sections" }, ...SECTIONS.map((section) => sectionLink(section, route, run))));
-    showStatus(run);
-  }
-  header.append(
-    h("span", { class: "tools" }, h("button", { type: "button", class: "quiet", title: "Light or dark", "aria-label": "Light or dark", onclick: switchTheme }, "◐"), h("button", { type: "button", class: "quiet", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?")),
-  );
+  if (run) showStatus(run);
 }
 
-function sectionLink([name, words, key, urlOf], route, run) {
-  if (isOffline && name === "label") return null;
-  const isCurrent = route.name === name || (name === "list" && route.name === "conversation");
-  return h("a", { href: link(urlOf(run.run)), title: `${words} (${key})`, "aria-current": isCurrent ? "page" : null }, words);
+function tool(sign, title, onclick) {
+  return h("button", { type: "button", class: "quiet", title, "aria-label": title, onclick }, sign);
 }
 
-function runPicker(run) {
-  const select = h("select", { "aria-label": "Run", class: "runs", onchange: () => go(runPath(select.value)) }, h("option", { value: run.run, selected: true, text: run.run }));
-  if (isOffline) return h("strong", { class: "runs", text: run.run });
+function runPicker({ run }) {
+  if (isOffline) return h("strong", { class: "runs", text: run });
+  const select = h("select", { "aria-label": "Run", class: "runs", onchange: () => go(runPath(select.value)) }, h("option", { value: run, selected: true, text: run }));
   // The other runs are asked for when somebody wants to choose.
   const fill = async () => {
-    select.removeEventListener("focus", fill);
-    select.removeEventListener("pointerdown", fill);
+    for (const name of ["focus", "pointerdown"]) select.removeEventListener(name, fill);
     const { runs } = await get("/api/runs");
-    const others = runs.filter((one) => one.run !== run.run).map((one) => h("option", { value: one.run, text: one.run }));
-    select.append(...others);
+    select.append(...runs.filter((one) => one.run !== run).map((one) => h("option", { value: one.run, text: one.run })));
   };
-  select.addEventListener("focus", fill);
-  select.addEventListener("pointerdown", fill);
+  for (const name of ["focus", "pointerdown"]) select.addEventListener(name, fill);
   return select;
 }
 
-function showStatus({ status, is_live: isLive, since, step = null, steps = null }) {
+function showStatus({ status, is_live: isLive, since, step, steps }) {
   const place = document.getElementById("status");
   if (!place) return;
   const goal = steps ?? state.run?.steps;
-  const progress = step !== null && step !== undefined && goal ? ` · step ${step}/${goal}` : "";
-  place.className = isLive ? "live" : "";
-  place.title = since ? `newest line ${since}` : "";
   const ended = status === "gone" ? "the run is no longer there" : `${status || "unknown"} · last line ${ago(since)}`;
-  place.textContent = isOffline ? "exported" : isLive ? `live${progress}` : ended;
+  const live = `live${goal && Number.isFinite(step) ? ` · step ${step}/${goal}` : ""}`;
+  place.className = isLive ? "live" : "";
+  place.textContent = isOffline ? "exported" : isLive ? live : ended;
 }
 
 // ----- what the run does meanwhile -----
@@ -156,83 +143,82 @@ function follow(run) {
   if (state.listening === run) return;
   state.stop?.();
   state.listening = run;
-  state.stop = run ? listen(run, changed) : null;
+  state.news = null;
+  state.stop = run && listen(run, changed);
 }
 
 function changed(news) {
-  const isFirst = state.status === null || state.status.run !== state.listening;
-  state.status = { ...news, run: state.listening };
+  // The first news are what the page has just read, unless the run grew between the two.
+  const isOld = state.news === null && news.conversations === state.run?.info?.conversations;
+  state.news = news;
   showStatus(news);
-  if (isFirst || news.status === "gone") return;
-  for (const fn of [...state.change]) fn(news);
+  if (!isOld && news.status !== "gone") for (const fn of [...state.change]) fn(news);
 }
 
-// ----- keyboard and theme -----
+// ----- keyboard, theme, links -----
 
-function typedIn(target) {
-  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName)) && !/^(checkbox|radio|button)$/.test(target.type ?? "");
+function isTyping(target) {
+  return target.isContentEditable || (/^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|button)$/.test(target.type));
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if (typedIn(event.target)) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (isTyping(event.target)) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  if (document.querySelector("dialog[open]")) return;
-  const own = state.keys.get(event.key);
   const section = SECTIONS.find(([, , key]) => key === event.key);
+  const own = state.keys.get(event.key);
   if (own) own[1](event);
   else if (event.key === "?") showKeys();
-  else if (section && state.run && !(isOffline && section[0] === "label")) go(section[3](state.run.run));
+  else if (section && state.run) go(section[3](state.run.run));
   else return;
   event.preventDefault();
 }
 
 function showKeys() {
   const rows = [...[...state.keys].map(([key, [words]]) => [key, words]), ...SECTIONS.map(([, words, key]) => [key, words]), ["?", "this list"]];
-  const names = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space" };
-  const dialog = h("dialog", { class: "keys", onclose: () => dialog.remove() }, h("h2", {}, "Keys"), h("dl", {}, ...rows.filter(([, words]) => words).map(([key, words]) => [h("dt", {}, h("kbd", { text: names[key] ?? key })), h("dd", { text: words })])), h("form", { method: "dialog" }, h("button", {}, "Close")));
+  const terms = rows.filter(([, words]) => words).map(([key, words]) => [h("dt", {}, h("kbd", { text: ARROWS[key] ?? key })), h("dd", { text: words })]);
+  const dialog = h("dialog", { class: "keys", onclose: () => dialog.remove() }, h("h2", {}, "Keys"), h("dl", {}, terms), h("form", { method: "dialog" }, h("button", {}, "Close")));
   document.body.append(dialog);
   dialog.showModal();
 }
 
-function remembered(name, value) {
-  // A page without storage, such as one opened from disk, forgets.
-  try {
-    if (value === undefined) return localStorage.getItem(name);
-    localStorage.setItem(name, value);
-  } catch {
-    return null;
-  }
-  return value;
+function showTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
 }
 
 function switchTheme() {
   const isDark = getComputedStyle(document.documentElement).getPropertyValue("--is-dark").trim() === "1";
-  document.documentElement.dataset.theme = isDark ? "light" : "dark";
-  remembered("theme", document.documentElement.dataset.theme);
+  showTheme(isDark ? "light" : "dark");
   document.dispatchEvent(new Event("themechange"));
+  try {
+    localStorage.setItem("theme", isDark ? "light" : "dark");
+  } catch {
+    // A page without storage, such as one opened from disk, forgets.
+  }
 }
 
 function clicked(event) {
   const anchor = event.target instanceof Element ? event.target.closest("a[href]") : null;
-  const href = anchor?.getAttribute("href") ?? "";
-  const isOther = !href.startsWith("/") || href.startsWith("/api/") || href.startsWith("/static/") || anchor.target || anchor.hasAttribute("download");
-  if (isOther || isOffline || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  const isOwn = /^\/(?!api\/|static\/)/.test(anchor?.getAttribute("href") ?? "") && !anchor.target && !anchor.hasAttribute("download");
+  if (!isOwn || isOffline || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(href);
+  go(anchor.getAttribute("href"));
   scrollTo(0, 0);
 }
 
 function start() {
-  const theme = remembered("theme");
-  if (theme) document.documentElement.dataset.theme = theme;
+  try {
+    showTheme(localStorage.getItem("theme"));
+  } catch {
+    // As above.
+  }
   document.body.append(h("header"), h("main", { id: "main" }));
   document.addEventListener("keydown", pressed);
   document.addEventListener("click", clicked);
   addEventListener("popstate", navigate);
-  setInterval(() => state.status && showStatus(state.status), 10000);
+  setInterval(() => state.news && showStatus(state.news), 10000);
   navigate();
 }
 

@@ -1,5 +1,5 @@
 // Numbers drawn: tables, small curves and interval bars in SVG, and charts by uPlot, which only the metrics page loads.
-import { count, h, number, signed, svg } from "./dom.js";
+import { count, div, h, number, signed, span, svg } from "./dom.js";
 
 // A number in three or four digits, whatever its size.
 export function brief(value) {
@@ -11,7 +11,7 @@ export function brief(value) {
 }
 
 export function dim(words) {
-  return h("span", { class: "dim", text: words });
+  return span("dim", words);
 }
 
 export function newest(values) {
@@ -31,12 +31,7 @@ export function table(heads, rows, name = null) {
   const kind = (at) => (heads[at].startsWith("#") ? "n" : null);
   const head = heads.map((words, at) => h("th", { class: kind(at), scope: "col", text: words.replace("#", "") }));
   const cells = (row) => row.map((cell, at) => h(at ? "td" : "th", { class: kind(at), scope: at ? null : "row" }, cell));
-  return h("div", { class: "scroll-x" }, h("table", { class: name }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
-}
-
-function drawing(name, height, label, ...lines) {
-  const paths = lines.filter(Boolean).map(([kind, d]) => svg("path", { d, class: kind, "vector-effect": "non-scaling-stroke" }));
-  return svg("svg", { viewBox: `0 0 100 ${height}`, preserveAspectRatio: "none", class: name, role: "img", "aria-label": label, "aria-hidden": label ? null : "true" }, paths);
+  return div("scroll-x", h("table", { class: name }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row))))));
 }
 
 // A curve without axes: the target is dashed, marks are steps, dotted.
@@ -47,21 +42,23 @@ export function sparkline(steps, values, target, marks, label) {
   const y = (value) => 37 - (34 * (value - low)) / (high - low || 1);
   const points = values.map((value, at) => (value === null ? null : `${x(steps[at])} ${y(value)}`));
   const curve = points.map((point, at) => (point ? (points[at - 1] ? "L" : "M") + point : "")).join("");
-  const dotted = marks.filter((step) => steps.includes(step)).map((step) => ["mark", `M${x(step)} 0V40`]);
-  return drawing("spark", 40, label, ...dotted, target !== null && ["target", `M0 ${y(target)}H100`], ["curve", curve], ["end", `M${newest(points)}h0`]);
+  const path = (name, d) => svg("path", { d, class: name, "vector-effect": "non-scaling-stroke" });
+  const dotted = marks.filter((step) => steps.includes(step)).map((step) => path("mark", `M${x(step)} 0V40`));
+  const lines = [dotted, target !== null && path("target", `M0 ${y(target)}H100`), path("curve", curve), path("end", `M${newest(points)}h0`)];
+  return svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": label }, lines);
 }
 
-// What differs between two means, as cells of a table: both, the difference, its interval in words and drawn.
-export function differenceCells(before, after, row, tone) {
+// What differs between two means, as cells of a table: a verdict, both, the difference, its interval in words and drawn.
+export function differenceCells(before, after, row, tone, verdict = { good: "gained", bad: "lost" }[tone]) {
   const words = (value) => signed(value, Math.abs(row.difference) < 0.1 ? 3 : 2);
   const interval = row.low === null ? "" : `${words(row.low)} to ${words(row.high)}`;
-  return [brief(before), brief(after), h("span", { class: tone, text: words(row.difference) }), dim(interval), intervalBar(row, tone)];
+  return [h("b", tone, verdict), brief(before), brief(after), span(tone, words(row.difference)), dim(interval), intervalBar(row, tone)];
 }
 
 // A difference and its interval around nothing; half the width stands for `extent`.
 export function intervalBar({ difference, low, high }, tone, extent = Math.max(...[difference, low, high].map(Math.abs))) {
-  const x = (value) => 50 + (47 * value) / (extent || 1);
-  return drawing(`interval ${tone}`, 16, null, ["origin", "M50 0V16"], low !== null && ["range", `M${x(low)} 8H${x(high)}`], difference !== null && ["value", `M${x(difference)} 8h0`]);
+  const [value, from, to] = [difference, low ?? difference, high ?? difference].map((number) => number / (extent || 1));
+  return h("i", { class: `interval ${tone}`, vars: { value, from, to } });
 }
 
 // ----- charts -----
@@ -74,9 +71,9 @@ function colourOf(name) {
 export async function plot(place, lines, data, marks) {
   const Plot = globalThis.uPlot ?? (await import("./vendor/uPlot.esm.js")).default;
   const size = () => ({ width: Math.max(200, place.clientWidth), height: 190 });
-  const value = (chart, under, at, index) => brief(index === null ? newest(chart.data[at]) : under);
+  const value = (chart, under, at, index) => (index === null ? newest(chart.data[at]) : under);
   const series = ({ label, colour, isRight, isDashed }) => ({
-    label: isRight ? `${label} (right)` : label, scale: isRight ? "right" : "y", stroke: () => colourOf(colour), width: 2, dash: isDashed ? [6, 4] : null, points: isDashed ? { show: false } : { size: 4 }, value,
+    label: isRight ? `${label} (right)` : label, scale: isRight ? "right" : "y", stroke: () => colourOf(colour), width: 2, dash: isDashed ? [6, 4] : null, points: isDashed ? { show: false } : { size: 4 }, value: (...at) => brief(value(...at)),
   });
   const options = {
     ...size(), padding: [10, null, 0, null], scales: { x: { time: false } }, axes: axesOf(lines), series: [{ label: "step", value }, ...lines.map(series)],
@@ -85,16 +82,14 @@ export async function plot(place, lines, data, marks) {
   };
   const chart = new Plot(options, data(), place);
   const [sizes, gone] = [new ResizeObserver(() => chart.setSize(size())), new AbortController()];
-  const recolour = () => chart.redraw();
   sizes.observe(place);
-  document.addEventListener("themechange", recolour, gone);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour, gone);
+  document.addEventListener("themechange", () => chart.redraw(), { signal: gone.signal });
   return { update: () => chart.setData(data()), destroy: () => (gone.abort(), sizes.disconnect(), chart.destroy()) };
 }
 
 function axesOf(lines) {
   const all = { font: `11px ${colourOf("--sans")}`, stroke: () => colourOf("--dim"), grid: { stroke: () => colourOf("--line"), width: 1 }, ticks: { show: false } };
-  const left = { ...all, size: 48, values: (_, splits) => splits.map((value) => value.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−")) };
+  const left = { ...all, size: 48, values: (_, splits) => splits.map((value) => value.toLocaleString("en-US", { maximumSignificantDigits: 6 })) };
   const right = { ...left, grid: { show: false }, scale: "right", side: 1 };
   return [{ ...all, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], size: 26 }, left, ...(lines.some((one) => one.isRight) ? [right] : [])];
 }

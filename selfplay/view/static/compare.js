@@ -1,6 +1,6 @@
 // Two versions on the same scenarios: what the second gained and lost, and their conversations side by side.
-import { clear, h, number, panel, plural, roleClass, said, signed } from "./dom.js";
-import { conversationPath, get, link, runPath } from "./api.js";
+import { anchor, button, clear, div, h, number, panel, plural, roleClass, said, signed, span } from "./dom.js";
+import { conversationPath, get, runPath } from "./api.js";
 import { differenceCells, dim, intervalBar, isClear, table, toneOf } from "./chart.js";
 
 const SIDES = ["a", "b"];
@@ -17,22 +17,22 @@ export async function show(main, route, page) {
     side.versions = stored[at].versions;
     if (!side.versions.some((one) => String(one.version) === side.version)) side.version = side.versions.at(-at)?.version;
   });
-  const [a, b] = sides.map(wordsOf);
+  const [a, b] = sides.map(({ run, version = "" }) => `${run}@${version}`);
   const url = (changes) => `/cmp?${new URLSearchParams({ ...Object.fromEntries(params), ...changes })}`;
   const swap = () => page.go(url({ a: b, b: a }));
   const pickers = sides.map((side) => picker(side, runs, (words) => page.go(url({ [side.name]: words }))));
-  main.append(h("h1", { class: "visually-hidden" }, "Compare"), h("div", { class: "row picks" }, pickers[0], h("button", { title: "Swap the sides (s)", "aria-label": "Swap the sides", onclick: swap }, "⇄"), pickers[1]));
-  if (!sides.every((side) => side.versions.length)) return void main.append(h("p", { class: "notice" }, "There are no held-out conversations to compare here: training plays them when it evaluates."));
+  main.append(h("h1", "visually-hidden", "Compare"), div("row picks", pickers[0], button("⇄", swap, { title: "Swap the sides (s)", "aria-label": "Swap the sides" }), pickers[1]));
+  if (!sides.every((side) => side.versions.length)) return void main.append(h("p", "notice", "There are no held-out conversations to compare here: training plays them when it evaluates."));
   const part = params.get("part") ?? "";
   const found = await get(`/api/compare?${new URLSearchParams({ a, b, part })}`);
   if (!page.isHere()) return;
   const extent = Math.max(...found.scenarios.map((one) => Math.abs(one.difference)));
   const items = new Map(found.scenarios.map((one) => [one, listItem(one, extent, () => choose(one))]));
   const list = h("ol", { class: "scenarios", "aria-label": "Scenarios, biggest loss first" }, ...items.values());
-  const only = h("button", { title: "Only what fell (r)", onclick: toggle }, "Only regressions");
-  const [none, reading] = [h("p", { class: "dim" }, "No scenario fell."), h("div", { class: "reading" })];
+  const only = button("Only regressions", toggle, { title: "Only what fell (r)" });
+  const [none, reading] = [h("p", "dim", "No scenario fell."), div("reading")];
   let [visible, current] = [[], found.scenarios.find((one) => one.scenario === params.get("scenario"))];
-  main.append(summary(found, part, (name) => url({ part: name })), h("div", { class: "pairs" }, h("div", {}, h("div", { class: "row" }, only, h("button", { title: "Any of them (x)", onclick: anyPair }, "Random pair")), list, none), reading));
+  main.append(summary(found, part, (name) => url({ part: name })), div("pairs", h("div", {}, div("row", only, button("Random pair", anyPair, { title: "Any of them (x)" })), list, none), reading));
   narrow();
   page.onKey({ j: ["next scenario", () => move(1)], k: ["previous scenario", () => move(-1)], r: ["only regressions", toggle], x: ["random pair", anyPair], s: ["swap the sides", swap] });
 
@@ -67,7 +67,7 @@ export async function show(main, route, page) {
     params.set("scenario", one.scenario);
     page.setQuery(params);
     list.scrollTop = items.get(one).offsetTop - list.clientHeight / 2;
-    read(one).catch((error) => reading.append(h("p", { class: "notice bad", text: error.message })));
+    read(one).catch((error) => reading.append(h("p", "notice bad", error.message)));
   }
 
   // Of several conversations of a side the first is shown, and the others are links.
@@ -75,20 +75,16 @@ export async function show(main, route, page) {
     const answers = await Promise.all(SIDES.map((name) => get(`/api${conversationPath(found[name].run, one[name][0])}`)));
     if (!page.isHere() || one !== current) return;
     const records = answers.map((answer) => answer.record);
-    const head = (name) => h("div", { class: `cell head row ${name}` }, badge(name), versionWords(found[name].version), h("b", { class: "n", title: "mean of its conversations on this scenario", text: number(one[`reward_${name}`]) }), one[name].map((id) => conversationLink(found[name].run, id)));
+    const head = (name) => div(`cell head row ${name}`, badge(name), versionWords(found[name].version), h("b", { class: "n", title: "mean of its conversations on this scenario", text: number(one[`reward_${name}`]) }), one[name].map((id) => conversationLink(found[name].run, id)));
     const cell = (record, at, turn) => {
       const spoken = record.turns[turn];
       const isSame = at && records[0].turns[turn]?.text === spoken?.text;
-      return h("div", { class: `cell ${SIDES[at]}` }, spoken && turnBox(record, spoken, [isSame && "the same words", spoken.finish === "length" && "cut"], record.rewards?.per_turn?.[turn]));
+      return div(`cell ${SIDES[at]}`, spoken && turnBox(record, spoken, [isSame && "the same words", spoken.finish === "length" && "cut"], record.rewards?.per_turn?.[turn]));
     };
     const rows = Array.from({ length: Math.max(...records.map((record) => record.turns.length)) }, (_, turn) => records.map((record, at) => cell(record, at, turn)));
-    const ends = records.map((record) => h("div", { class: "cell end dim", text: ending(record) }));
-    clear(reading).append(said(one.about || one.scenario, "h2"), h("div", { class: "pair" }, SIDES.map(head), rows, ends));
+    const ends = records.map((record) => div("cell end dim", ending(record)));
+    clear(reading).append(said(one.about || one.scenario, "h2"), div("pair", SIDES.map(head), rows, ends));
   }
-}
-
-function wordsOf({ run, version = "" }) {
-  return `${run}@${version}`;
 }
 
 function versionWords(version) {
@@ -96,29 +92,25 @@ function versionWords(version) {
 }
 
 function picker({ name, run, version, versions }, runs, choose) {
-  const choices = (label, options, wanted) => h("select", { "aria-label": `${label} of ${name.toUpperCase()}`, onchange: (event) => choose(wordsOf(wanted(event.target.value))) }, options);
-  const all = [...new Set([run, ...runs.map((one) => one.run)])].map((value) => h("option", { value, text: value }));
-  const played = versions.map((one) => h("option", { value: one.version, selected: String(one.version) === String(version), text: `${versionWords(one.version)} (${plural(one.scenarios, "scenario")})` }));
-  return h("span", { class: "pick" }, badge(name), choices("Run", all, (other) => ({ run: other })), choices("Version", played, (other) => ({ run, version: other })));
+  const own = versions.map((one) => h("option", { value: `${run}@${one.version}`, selected: String(one.version) === String(version), text: `${run}, ${versionWords(one.version)}` }));
+  const others = runs.filter((one) => one.run !== run).map((one) => h("option", { value: `${one.run}@`, text: one.run }));
+  const select = h("select", { "aria-label": `Run and version of ${name.toUpperCase()}`, onchange: () => choose(select.value) }, own.length ? own : h("option", {}, run), others);
+  return span("pick", badge(name), select);
 }
 
 export function badge(name) {
-  return h("b", { class: `badge ${name}`, text: name.toUpperCase() });
-}
-
-export function linkTo(url, words, name = null) {
-  return h("a", { href: link(url), class: name }, words);
+  return h("b", `badge ${name}`, name.toUpperCase());
 }
 
 export function conversationLink(run, id) {
-  return linkTo(conversationPath(run, id), id, "mono");
+  return anchor(conversationPath(run, id), id, { class: "mono" });
 }
 
 // One turn: who, what, and if it is known what it was worth.
 export function turnBox(record, turn, notes = [], reward = null, name = "") {
   const worth = reward !== null && h("span", { class: `n ${toneOf(reward)}`, title: "reward of this turn", text: signed(reward) });
-  const head = h("div", { class: "row" }, h("span", { class: "role-name grow", text: turn.role }), dim(notes.filter(Boolean).join(", ")), worth);
-  return h("article", { class: `spoken ${roleClass(record.scenario.roles.indexOf(turn.role))} ${name}` }, head, said(turn.text, "p"));
+  const head = div("row", span("role-name grow", turn.role), dim(notes.filter(Boolean).join(", ")), worth);
+  return h("article", `spoken ${roleClass(record.scenario.roles.indexOf(turn.role))} ${name}`, head, said(turn.text, "p"));
 }
 
 function ending({ outcome, rewards }) {
@@ -128,22 +120,20 @@ function ending({ outcome, rewards }) {
 
 function listItem(one, extent, choose) {
   const tone = toneOf(one.difference);
-  const bar = one.difference !== null && intervalBar({ difference: one.difference, low: 0, high: one.difference }, tone, extent);
-  return h("li", {}, h("button", { onclick: choose }, said(one.about || one.scenario), h("span", { class: `n ${tone}`, text: signed(one.difference) }), bar));
+  const bar = intervalBar({ difference: one.difference, low: Math.min(0, one.difference), high: Math.max(0, one.difference) }, tone, extent);
+  return h("li", {}, button([said(one.about || one.scenario), span(`n ${tone}`, signed(one.difference)), bar], choose));
 }
 
 function summary({ difference, parts, num_scenarios: num, num_failed: numFailed, wins, ties, losses }, part, urlOf) {
   // What is only measured may be lost, and is not gained.
   const toneOfPart = (one) => (isClear(one) ? toneOf(one.value || Math.min(one.difference, 0)) : "");
-  const fell = parts.filter((one) => toneOfPart(one) === "bad").map((one) => `${one.name} ${signed(one.difference)}`);
-  const row = (one) => [linkTo(urlOf(one.name === part ? "" : one.name), one.name), ...differenceCells(one.a, one.b, one, toneOfPart(one))];
+  const row = (one) => [anchor(urlOf(one.name === part ? "" : one.name), one.name), ...differenceCells(one.a, one.b, one, toneOfPart(one))];
   const interval = difference.low === null ? "" : `95% interval ${signed(difference.low)} to ${signed(difference.high)}, `;
   const leftOut = numFailed ? `; ${numFailed} left out, where a conversation failed` : "";
   const shares = [["good", wins, "better"], ["", ties, "equal"], ["bad", losses, "worse"]].filter(([, size]) => size);
-  return h("div", { class: "summary" },
+  return div("summary",
     panel(`${part || "Reward of a conversation"}, B against A`,
-      h("p", { class: "row" }, h("b", { class: `big ${isClear(difference) ? toneOf(difference.value) : ""}`, text: signed(difference.value) }), dim(`${interval}${plural(num, "scenario")}${leftOut}`)),
-      h("p", { class: "row" }, shares.map(([tone, size, words]) => h("span", { class: `chip ${tone}`, text: `${size} ${words}` }))),
-      fell.length > 0 && h("p", { class: "notice" }, `⚠ Worse: ${fell.join(", ")}.`)),
-    parts.length > 0 && panel("Parts that moved the reward most", h("p", { class: "dim" }, "Choose one to win and lose scenarios by it."), table(["as measured", "#A", "#B", "#difference", "#95% interval", ""], parts.map(row))));
+      h("p", "row", h("b", `big ${isClear(difference) ? toneOf(difference.value) : ""}`, signed(difference.value)), dim(`${interval}${plural(num, "scenario")}${leftOut}`)),
+      h("p", "row", shares.map(([tone, size, words]) => span(`chip ${tone}`, `${size} ${words}`)))),
+    parts.length > 0 && panel("Parts that moved the reward most", table(["part, as measured", "", "#A", "#B", "#difference", "#95% interval", ""], parts.map(row))));
 }

@@ -1,8 +1,10 @@
 // Elements and numbers.  Text of models reaches the page through textContent alone: nothing here parses HTML.
+import { link } from "./api.js";
 
+// Attributes are an object; a text alone is the class.
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) setAttribute(element, name, value);
+  for (const [name, value] of Object.entries(typeof attributes === "string" ? { class: attributes } : attributes)) setAttribute(element, name, value);
   append(element, children);
   return element;
 }
@@ -17,6 +19,11 @@ function setAttribute(element, name, value) {
   else if (["value", "checked", "disabled", "selected", "hidden", "open", "tabIndex"].includes(name)) element[name] = value;
   else element.setAttribute(name, value === true ? "" : value);
 }
+
+export const div = (kind, ...children) => h("div", { class: kind }, children);
+export const span = (kind, ...children) => h("span", { class: kind }, children);
+export const button = (content, onclick, attributes) => h("button", { type: "button", onclick, ...attributes }, content);
+export const anchor = (url, content, attributes) => h("a", { href: link(url), ...attributes }, content);
 
 export function append(element, children) {
   for (const child of children.flat(Infinity)) {

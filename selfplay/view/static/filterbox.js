@@ -1,37 +1,27 @@
 // The filter box: the query language with completion, and chips that edit the query.
-import { clear, debounce, h } from "./dom.js";
+import { button, clear, debounce, div, h, span } from "./dom.js";
 
-const FIELDS = {
-  reward: "of the trained roles", turns: "how many", tokens: "how many were said", seconds: "of play", step: "of training", version: "of the trained policy", advantage: "of the update", kl: "to the reference, nats a token",
-  nll: "under the reference, nats a token", surprise: "distance from its group's mean", disagreement: "learned against verifiable reward", cut: "share of turns cut", repeats: "share of turns said before", reason: "why it ended",
-  status: "how it ended", by: "the role that ended it", split: "train or held_out", flag: "cut, repeats, labelled …", tag: "given by people", role: "name of a role", player: "who filled a role", model: "name", env: "environment", seed: "of the scenario",
-  scenario: "ENV/SEED", group: "id of the group", id: "of the conversation", about: "topic", text: "what was said", brief: "what a role was told", protocol: "form kept", error: "why it failed", labelled: "by people",
-};
+const FIELDS = "reward turns tokens seconds step version advantage kl nll surprise disagreement cut repeats reason status by split flag tag role player model env seed scenario group id about text brief protocol error labelled".split(" ");
+const ABOUT = { surprise: "distance from its group's mean", disagreement: "learned against verifiable reward", cut: "share of turns cut", repeats: "share of turns said before", by: "the role that ended it", text: "what was said", brief: "what a role was told" };
 const TEXTS = ["text", "brief", "about", "error", "player", "model", "id"];
 const FLAGS = ["cut", "repeats", "labelled", "failed", "truncated"];
 const MOST = 9; // completions
-const PIECE = /(?:"(?:[^"\\]|\\.)*"?|!(?=[=~])|[^"&|()!])+/g; // what stands between & | ( ) and a lone !, quoted or not
-const TYPED = /^\s*([^\s=!<>~"]*)(?:\s*(?:!=|<=|>=|!~|=|<|>|~)\s*(?:[^,]*,)*\s*([^,"]*))?$/; // field, and the last of its values
+const TYPED = /([^\s=!<>~"&|()]*)(?:\s*(?:!=|<=|>=|!~|[=<>~])\s*(?:[^\s,&|()"]*,)*([^\s,&|()"]*))?$/; // field, and the last of its values
 
 function atomOf(field, value) {
   return `${field}=${/^[\w.:-]+$/.test(value) ? value : JSON.stringify(value)}`;
 }
 
-function piecesOf(query) {
-  return [...query.matchAll(PIECE)].map((found) => ({ text: found[0].trim().replace(/\s*=\s*/, "="), start: found.index, end: found.index + found[0].length }));
-}
-
-function has(query, atom) {
-  return piecesOf(query).some(({ text, start }) => text === atom && query[start - 1] !== "!");
+function atomsOf(query) {
+  return query.split("&").map((atom) => atom.trim()).filter(Boolean);
 }
 
 // The query without, or with, `field=value`; another value of the field makes room, but a conversation has many flags.
 export function toggled(query, field, value) {
-  const atom = atomOf(field, value);
-  if (/[|()!]/.test(query.replace(PIECE, ""))) return `(${query.trim()}) & ${atom}`;
-  const atoms = piecesOf(query).map(({ text }) => text).filter(Boolean);
-  const others = atoms.filter((text) => (field === "flag" ? text !== atom : !text.startsWith(`${field}=`)));
-  return [...others, ...(atoms.includes(atom) ? [] : [atom])].join(" & ");
+  const [atom, atoms] = [atomOf(field, value), atomsOf(query)];
+  if (atoms.includes(atom)) return atoms.filter((one) => one !== atom).join(" & ");
+  if (query.includes("|")) return `(${query.trim()}) & ${atom}`;
+  return [...atoms.filter((one) => field === "flag" || !one.startsWith(`${field}=`)), atom].join(" & ");
 }
 
 function valuesOf(info, field) {
@@ -42,18 +32,18 @@ function valuesOf(info, field) {
 
 function fieldsOf({ parts = [], roles = [] }) {
   const ofParts = parts.flatMap((name) => [[`reward.${name}`, "mean raw number"], [`value.${name}`, "what it added"]]);
-  return [...Object.entries(FIELDS), ...ofParts, ...roles.map((role) => [`role.${role}`, "total of the role"])];
+  return [...FIELDS.map((name) => [name, ABOUT[name]]), ...ofParts, ...roles.map((role) => [`role.${role}`, "total of the role"])];
 }
 
 // What may follow at the caret: [{text, about, insert, from}], from = where the replaced words begin.
 function completions(info, query, caret) {
-  const start = piecesOf(query).find((piece) => piece.start <= caret && caret <= piece.end)?.start ?? caret;
-  const [, field, value] = TYPED.exec(query.slice(start, caret)) ?? [];
-  if (field === undefined) return [];
+  const before = query.slice(0, caret);
+  if (before.split('"').length % 2 === 0) return []; // in quotes: text of its own
+  const [, field, value] = TYPED.exec(before);
   const isField = value === undefined;
   const word = (value ?? field).toLowerCase();
   const ending = (name) => (isField ? (TEXTS.includes(name) ? "~" : valuesOf(info, name).length ? "=" : "") : "");
-  const all = isField ? fieldsOf(info) : valuesOf(info, field).map((name) => [name, ""]);
+  const all = isField ? fieldsOf(info) : valuesOf(info, field).map((name) => [name]);
   const fitting = all.filter(([name]) => name.toLowerCase().includes(word) && name.toLowerCase() !== word);
   fitting.sort(([a], [b]) => b.toLowerCase().startsWith(word) - a.toLowerCase().startsWith(word));
   return fitting.slice(0, MOST).map(([text, about]) => ({ text, about, insert: text + ending(text), from: caret - word.length }));
@@ -62,10 +52,10 @@ function completions(info, query, caret) {
 export function filterBox({ info, query, change }) {
   const options = h("ul", { id: "filter-options", role: "listbox", class: "filter-options", hidden: true });
   const error = h("p", { id: "filter-error", class: "bad filter-error", role: "alert" });
-  const chips = h("div", { class: "filter-chips", role: "group", "aria-label": "Quick filters" });
+  // Left by a click: what is being clicked must not be drawn anew before the button is up.
   const input = h("input", {
     type: "search", class: "filter-input mono", value: query, placeholder: 'filter: reward<0 & text~"sorry"   ( / )', role: "combobox", "aria-label": "Filter", "aria-expanded": "false", "aria-controls": options.id, "aria-autocomplete": "list",
-    "aria-describedby": error.id, autocomplete: "off", spellcheck: "false", oninput: () => (offer(), later()), onclick: offer, onblur: close, onkeydown: pressed,
+    "aria-describedby": error.id, autocomplete: "off", spellcheck: "false", oninput: () => (offer(), later()), onclick: offer, onblur: debounce(close, 200), onkeydown: pressed,
   });
   let [offers, active] = [[], -1];
   // Half a field's name is no word to search for: while something is offered, Enter or leaving the box decides.
@@ -78,14 +68,14 @@ export function filterBox({ info, query, change }) {
   function show(found) {
     [offers, active] = [found, -1];
     options.hidden = !offers.length;
-    input.setAttribute("aria-expanded", String(offers.length > 0));
+    input.setAttribute("aria-expanded", offers.length > 0);
     input.removeAttribute("aria-activedescendant");
-    clear(options).append(...offers.map((one, k) => h("li", { id: `filter-option-${k}`, role: "option", "aria-selected": "false", onmousedown: (event) => (event.preventDefault(), take(k)) }, h("span", { class: "mono", text: one.text }), h("span", { class: "dim", text: one.about }))));
+    clear(options).append(...offers.map((one, k) => h("li", { id: `filter-option-${k}`, role: "option", "aria-selected": "false", onmousedown: (event) => (event.preventDefault(), take(k)) }, span("mono", one.text), span("dim", one.about))));
   }
 
   function move(by) {
     active = (active + by + offers.length) % offers.length;
-    [...options.children].forEach((option, k) => option.setAttribute("aria-selected", String(k === active)));
+    [...options.children].forEach((option, k) => option.setAttribute("aria-selected", k === active));
     options.children[active].scrollIntoView({ block: "nearest" });
     input.setAttribute("aria-activedescendant", options.children[active].id);
   }
@@ -118,12 +108,14 @@ export function filterBox({ info, query, change }) {
     change(text);
   }
 
+  const groups = Object.entries({ split: info.splits, reason: info.reasons?.slice(0, 7), flag: FLAGS.slice(0, 3) }).filter(([, values]) => values?.length > 1);
+  const chips = groups.map(([field, values]) => values.map((value) => button(value.replaceAll("_", " "), () => set(toggled(input.value, field, value)), { class: "chip", dataset: { atom: atomOf(field, value) } })));
+
   function refresh() {
-    const chip = (field) => (value) => h("button", { type: "button", class: "chip", "aria-pressed": String(has(input.value, atomOf(field, value))), onclick: () => set(toggled(input.value, field, value)) }, value.replaceAll("_", " "));
-    const groups = { split: info.splits, reason: info.reasons?.slice(0, 7), flag: FLAGS.slice(0, 3) };
-    clear(chips).append(...Object.entries(groups).filter(([, values]) => values?.length > 1).map(([field, values]) => h("span", { class: "chip-group" }, values.map(chip(field)))));
+    for (const chip of chips.flat()) chip.setAttribute("aria-pressed", atomsOf(input.value).includes(chip.dataset.atom));
   }
 
   refresh();
-  return { element: h("div", { class: "filter" }, h("div", { class: "filter-field" }, input, options), error, chips), input, set, refresh, showError: (text) => (error.textContent = text) };
+  const quick = h("div", { class: "filter-chips", role: "group", "aria-label": "Quick filters" }, chips.map((group) => span("chip-group", group)));
+  return { element: div("filter", div("filter-field", input, options), error, quick), input, set, refresh, showError: (text) => (error.textContent = text) };
 }

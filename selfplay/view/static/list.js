@@ -1,22 +1,19 @@
 // The list of conversations: 50,000 rows of which the page holds fifty.
-import { clear, count, h, kept, number, plural, signed } from "./dom.js";
+import { anchor, button, clear, count, div, h, kept, number, plural, signed, span } from "./dom.js";
 import { conversationPath, get, isOffline, link, runPath } from "./api.js";
 import { filterBox } from "./filterbox.js";
 
 const WINDOW = 100; // rows asked for at once
 const OVERSCAN = 8; // rows kept above and below what is seen
 const PLACE = "selfplay.list"; // where in which list we were: the conversation page's neighbours, and the way back
-const SORTS = ["newest", "oldest", "reward", "advantage", "kl", "nll", "turns", "tokens", "seconds", "surprise", "disagreement", "step"];
-const NEEDS = { reward: "rewards", bar: "rewards", per_role: "rewards", advantage: "advantage", kl: "kl", nll: "nll", disagreement: "disagreement", surprise: "groups" };
 const FLAG_KINDS = { failed: "bad", "invalid part": "bad", protocol: "warn", truncated: "warn", labelled: "good" };
-// Key and heading; how wide they are, and which give way where there is no room, list.css says.
+// Key, heading, what the run must have; how wide they are, and which give way where there is no room, list.css says.
 const COLUMNS = [
-  ["step", "step"], ["about", "scenario"], ["players", "players"], ["turns", "turns"], ["tokens", "tokens"], ["seconds", "seconds"], ["bar", "reward by part"], ["reward", "reward"],
-  ["part", ""], ["per_role", ""], ["advantage", "adv."], ["kl", "KL"], ["nll", "NLL"], ["surprise", "surprise"], ["disagreement", "disagr."], ["reason", "ended"], ["flags", "flags"],
+  ["step", "step"], ["about", "scenario"], ["players", "players"], ["turns", "turns"], ["tokens", "tokens"], ["seconds", "seconds"], ["bar", "reward by part", "rewards"], ["reward", "reward", "rewards"], ["part"],
+  ["per_role", "", "rewards"], ["advantage", "adv.", "advantage"], ["kl", "KL", "kl"], ["nll", "NLL", "nll"], ["surprise", "surprise", "groups"], ["disagreement", "disagr.", "disagreement"], ["reason", "ended"], ["flags", "flags"],
 ];
 const WORDS = ["about", "players", "bar", "reason", "flags"]; // columns that hold no number
 
-const div = (kind, ...children) => h("div", { class: kind }, children);
 const words = (text) => (text ?? "").replaceAll("_", " ");
 const scenarioOf = (row) => row && `${row.split} ${row.scenario}`;
 const groupOf = (row) => row?.id.slice(0, row.id.lastIndexOf("-")); // the id without its index
@@ -27,8 +24,8 @@ export async function show(main, route, page) {
   const { parts = [], roles = [] } = info;
   const api = `/api${runPath(run)}`;
   const ask = { q: route.params.get("q") ?? "", sort: route.params.get("sort") ?? "newest", order: route.params.get("order"), group: route.params.get("group") === "1" };
-  const [rows, pending, shown, selected] = [new Map(), new Map(), new Map(), new Map()]; // by place; requests by window; elements by place; rows by id
-  let [total, of, cursor, returnTo, most, least, rowHeight, frame, timer] = [0, 0, 0, 0, 0, 0, 0, 0, 0];
+  const [rows, shown, pending, selected] = [new Map(), new Map(), new Set(), new Map()]; // rows and elements by place; windows asked for; rows by id
+  let [total, of, cursor, returnTo, most, least, rowHeight, round, frame, timer] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
   let [isStale, isFollowing] = [true, false];
 
   const filter = filterBox({ info, query: ask.q, change: (q) => q !== ask.q && restart({ q }) });
@@ -56,8 +53,9 @@ export async function show(main, route, page) {
   }
 
   function forget() {
-    for (const controller of pending.values()) controller.abort();
-    for (const known of [rows, pending]) known.clear();
+    rows.clear();
+    pending.clear();
+    round += 1;
     isStale = true;
   }
 
@@ -68,30 +66,24 @@ export async function show(main, route, page) {
     pill.hidden = true;
     page.setQuery(params());
     filter.refresh();
-    showBar();
+    // Leaving the filter box applies it, often by pressing a button here: that button must stay until it is released.
+    if (!("q" in changes)) showBar();
     scroller.classList.add("stale"); // old rows stay, faintly, until the new ones are here
     await load(0);
   }
 
   async function load(w) {
     if (pending.has(w)) return;
-    const controller = new AbortController();
-    pending.set(w, controller);
-    const isCurrent = () => pending.get(w) === controller && page.isHere();
+    pending.add(w);
+    const own = round;
     const query = apiParams();
     for (const [key, value] of [["offset", w * WINDOW], ["limit", WINDOW], ["check", 1]]) query.set(key, value);
-    let problem = "";
-    try {
-      const found = await get(`${api}/conversations?${query}`, { signal: controller.signal });
-      if (found.error) throw new Error(found.error);
-      if (isCurrent()) take(w, found);
-    } catch (error) {
-      problem = error.message;
-    }
-    if (!isCurrent()) return;
-    filter.showError(problem);
+    const found = await get(`${api}/conversations?${query}`).catch((error) => ({ error: error.message }));
+    if (own !== round) return;
     pending.delete(w);
     scroller.classList.remove("stale");
+    filter.showError(found.error ?? "");
+    if (!found.error) take(w, found);
   }
 
   function take(w, found) {
@@ -104,7 +96,7 @@ export async function show(main, route, page) {
     scroller.setAttribute("aria-rowcount", total + 1);
     canvas.style.height = `${total * rowHeight}px`;
     counter.textContent = total === of ? plural(of, "conversation") : `${count(total)} of ${count(of)}`;
-    clear(empty).append(...(total ? [] : [of ? "No conversation fits this filter. " : "No conversations yet.", ask.q ? button("Clear the filter", () => filter.set("")) : ""]));
+    empty.textContent = total ? "" : of ? "No conversation fits this filter." : "No conversations yet.";
     if (isStale) scroller.scrollTop = returnTo;
     [isStale, returnTo] = [false, 0];
     draw();
@@ -135,9 +127,8 @@ export async function show(main, route, page) {
 
   function redraw() {
     [...shown.keys()].forEach(remove);
-    const columns = COLUMNS.filter(([key]) => isShown(key));
     const isUp = ask.order === "asc";
-    clear(head).append(h("div", { role: "columnheader", class: "c-select", "aria-label": "selected" }), ...columns.map(([key, label]) => {
+    clear(head).append(h("div", { role: "columnheader", class: "c-select", "aria-label": "selected" }), ...COLUMNS.filter(isShown).map(([key, label]) => {
       const text = { per_role: roles.join(" / "), part: sortedPart() }[key] ?? label;
       const isSorted = sortOf(key) === ask.sort;
       const content = sortOf(key) ? button([text, isSorted ? (isUp ? " ↑" : " ↓") : ""], () => restart({ sort: sortOf(key), order: isSorted && !isUp ? "asc" : null }), { class: "quiet" }) : text;
@@ -155,19 +146,14 @@ export async function show(main, route, page) {
       if (!rows.has(index)) missing.add(Math.floor(index / WINDOW));
       else if (!shown.has(index)) shown.set(index, canvas.appendChild(rowElement(rows.get(index), index)));
     }
-    for (const [w, controller] of pending) if (!missing.has(w)) controller.abort(), pending.delete(w);
     clearTimeout(timer);
     // A moment's wait: who drags the bar passes by many windows.
     if (missing.size) timer = setTimeout(() => missing.forEach(load), 50);
   }
 
-  function has(key) {
-    return !NEEDS[key] || !info.has || info.has.includes(NEEDS[key]);
-  }
-
-  function isShown(key) {
+  function isShown([key, , need]) {
     if (key === "part") return parts.includes(sortedPart());
-    return has(key) && (key !== "per_role" || (roles.length > 1 && roles.length < 4));
+    return (!need || !info.has || info.has.includes(need)) && (key !== "per_role" || (roles.length > 1 && roles.length < 4));
   }
 
   function sortedPart() {
@@ -188,7 +174,9 @@ export async function show(main, route, page) {
 
   function cell(key, row, index) {
     const cells = {
-      about: () => h("a", { class: "open", href: link(conversationPath(run, row.id)), tabIndex: -1 }, ask.group ? groupHead(row, index) : h("bdi", { class: "about", text: row.about || row.scenario }), h("bdi", { class: "words", text: row.first_words })),
+      step: () => row.step,
+      turns: () => row.turns,
+      about: () => anchor(conversationPath(run, row.id), [ask.group ? groupHead(row, index) : topic(row), h("bdi", { class: "words", text: row.first_words })], { class: "open", tabIndex: -1 }),
       players: () => h("bdi", { text: row.players }),
       tokens: () => count(row.tokens),
       bar: () => rewardBar(row),
@@ -196,17 +184,16 @@ export async function show(main, route, page) {
       part: () => signed(row.values[parts.indexOf(sortedPart())]),
       per_role: () => row.per_role.map((value) => number(value)).join(" / "),
       advantage: () => signed(row.advantage),
-      reason: () => h("span", { class: { failed: "bad", truncated: "warn" }[row.status] ?? "dim", text: words(row.reason) }),
+      reason: () => span({ failed: "bad", truncated: "warn" }[row.status] ?? "dim", words(row.reason)),
       flags: () => row.flags.map((flag) => h("span", { class: `chip ${FLAG_KINDS[flag] ?? "dim"}`, title: flag, text: flag.replace(/^tagged:/, "# ") })),
     };
-    const plain = () => (["step", "turns"].includes(key) ? row[key] : number(row[key], ["kl", "nll"].includes(key) ? 3 : 2));
-    return h("div", { role: "gridcell", class: cellClass(key) }, (cells[key] ?? plain)());
+    return h("div", { role: "gridcell", class: cellClass(key) }, cells[key]?.() ?? number(row[key], key === "kl" ? 3 : 2));
   }
 
   function rowElement(row, index) {
     const isOn = selected.has(row.id);
     return h("div", { class: `list-row${index === cursor ? " cursor" : ""}${ask.group && begins(row, index) ? " begins" : ""}`, id: `row-${index}`, role: "row", "aria-rowindex": index + 2, "aria-selected": String(isOn), dataset: { index }, title: row.id, vars: { top: index } },
-      h("div", { role: "gridcell", class: "c-select" }, h("input", { type: "checkbox", tabIndex: -1, checked: isOn, "aria-label": `select ${row.id}` })), COLUMNS.filter(([key]) => isShown(key)).map(([key]) => cell(key, row, index)));
+      h("div", { role: "gridcell", class: "c-select" }, h("input", { type: "checkbox", tabIndex: -1, checked: isOn, "aria-label": `select ${row.id}` })), COLUMNS.filter(isShown).map(([key]) => cell(key, row, index)));
   }
 
   function begins(row, index) {
@@ -218,11 +205,14 @@ export async function show(main, route, page) {
     return groupOf(rows.get(index + 1)) === groupOf(row);
   }
 
+  function topic(row) {
+    return h("bdi", { class: "about", text: row.about || row.scenario });
+  }
+
   // The first of a group tells what they all share; the advantage is computed from their mean.
   function groupHead(row, index) {
     if (!begins(row, index)) return null;
-    const mean = isWithNext(row, index) ? h("span", { class: "dim" }, " group mean ", h("b", { text: number(row.group_mean) })) : null;
-    return h("span", {}, h("bdi", { class: "about", text: row.about || row.scenario }), mean, h("span", { class: "dim", text: ` ${words(row.split)} · ${row.scenario}` }));
+    return span("", topic(row), isWithNext(row, index) ? span("dim", "group mean ", h("b", { text: number(row.group_mean) })) : null);
   }
 
   // Parts stacked from the zero line: what was gained to the right, what was lost to the left.
@@ -233,36 +223,30 @@ export async function show(main, route, page) {
       const from = value < 0 ? (left += value) : (right += value) - value;
       return h("i", { class: partClass(parts[k]), vars: { from, wide: Math.abs(value) } });
     });
-    const title = row.values.map((value, k) => (value ? `${parts[k]} ${signed(value)}` : "")).filter(Boolean).join(" · ");
-    return h("span", { class: "part-bar", title: title || "nothing" }, pieces, h("i", { class: "zero", vars: { from: 0 } }));
+    const title = parts.map((name, k) => `${name} ${signed(row.values[k])}`).join(" · ");
+    return h("span", { class: "part-bar", title }, pieces, h("i", { class: "zero", vars: { from: 0 } }));
   }
 
   // ----- the frame -----
 
-  function button(text, onclick, attributes = {}) {
-    return h("button", { type: "button", onclick, ...attributes }, text);
-  }
-
   function showBar() {
     const option = (value, text = words(value)) => h("option", { value, text, selected: value === ask.sort });
-    const keys = SORTS.filter((key) => has(key) || key === ask.sort);
     const ofParts = parts.flatMap((name) => [[`reward.${name}`, `${name}, raw`], [`value.${name}`, `${name}, added`]]);
-    const isOther = ![...keys, ...ofParts.map(([key]) => key)].includes(ask.sort);
-    const sort = h("select", { "aria-label": "Sort by", onchange: () => restart({ sort: sort.value, order: null }) }, keys.map((key) => option(key)), isOther ? option(ask.sort) : null, ofParts.length ? h("optgroup", { label: "parts of the reward" }, ofParts.map(([key, text]) => option(key, text))) : null);
+    const sort = h("select", { "aria-label": "Sort by", onchange: () => restart({ sort: sort.value, order: null }) }, ["newest", "oldest", ...COLUMNS.filter(isShown).map(([key]) => key).filter((key) => key !== "part" && sortOf(key))].map((key) => option(key)), ofParts.length ? h("optgroup", { label: "parts of the reward" }, ofParts.map(([key, text]) => option(key, text))) : null);
     const isUp = ask.order === "asc";
-    const toggle = (text, isOn, title, onclick) => button(text, onclick, { title, "aria-pressed": String(isOn) });
+    const toggle = (text, isOn, onclick) => button(text, onclick, { "aria-pressed": String(isOn) });
     const follow = () => ((isFollowing = !isFollowing), isFollowing ? restart({ sort: "newest", order: null }) : showBar());
     const unpaid = new Set(terms.filter((term) => !term.weight).map((term) => term.label));
-    const to = (kind, text) => h("a", { href: `${api}/export?${new URLSearchParams({ to: kind, q: ask.q })}`, download: "", text });
+    const to = (kind) => h("a", { href: "", download: "", text: kind, onclick: ({ target }) => (target.href = `${api}/export?${new URLSearchParams({ to: kind, q: ask.q })}`) });
     clear(bar).append(
-      h("label", { class: "row" }, h("span", { class: "dim sort-word" }, "sort"), sort),
-      ["newest", "oldest"].includes(ask.sort) ? "" : button(isUp ? "↑ low first" : "↓ high first", () => restart({ order: isUp ? null : "asc" }), { title: "Turn the order round" }),
-      toggle("by scenario", ask.group, "Conversations of one scenario together (s)", () => restart({ group: !ask.group })),
-      page.run.is_live ? toggle("follow latest", isFollowing, "Show new conversations as they come", follow) : "",
+      h("label", "row", span("dim sort-word", "sort"), sort),
+      ["newest", "oldest"].includes(ask.sort) ? "" : button(isUp ? "↑ low first" : "↓ high first", () => restart({ order: isUp ? null : "asc" })),
+      toggle("by scenario", ask.group, () => restart({ group: !ask.group })),
+      page.run.is_live ? toggle("follow latest", isFollowing, follow) : "",
       pill,
-      h("span", { class: "row list-legend dim grow" }, has("bar") ? parts.filter((name) => !unpaid.has(name)).map((name) => h("span", {}, h("i", { class: `dot ${partClass(name)}` }), name)) : null),
+      span("row list-legend dim grow", parts.filter((name) => !unpaid.has(name)).map((name) => span("", span(`dot ${partClass(name)}`), name))),
       counter,
-      isOffline ? "" : h("details", { class: "menu" }, h("summary", { class: "button" }, "export"), div("panel", to("csv", "CSV, a row each"), to("json", "JSON records"), to("html", "HTML page that opens from disk"))));
+      isOffline ? "" : span("row", span("dim", "export"), to("csv"), to("json"), to("html")));
   }
 
   function fit() {
@@ -317,25 +301,26 @@ export async function show(main, route, page) {
       element.querySelector("input").checked = isOn;
     }
     choice.hidden = !selected.size;
-    clear(choice).append(`${selected.size} selected`, button("compare two", compare, { class: "primary", disabled: selected.size !== 2 }), button("clear", () => (selected.clear(), showChoice())));
+    clear(choice).append(`${selected.size} selected`, button("compare two", compare, { class: "primary", title: "two versions on one scenario", disabled: !comparison() }), button("clear", () => (selected.clear(), showChoice())));
   }
 
-  // Versions on one scenario go to the page that compares; any other two open as two tabs.
+  // Versions on one scenario can be compared.
+  function comparison() {
+    const [a, b, more] = [...selected.values()].sort((left, right) => left.version - right.version);
+    const isFit = b && !more && scenarioOf(a) === scenarioOf(b) && a.version !== b.version;
+    return isFit ? `/cmp?${new URLSearchParams({ a: `${run}@${a.version}`, b: `${run}@${b.version}`, scenario: a.scenario })}` : null;
+  }
+
   function compare() {
-    if (selected.size !== 2) return;
-    const [a, b] = [...selected.values()].sort((left, right) => left.version - right.version);
-    if (scenarioOf(a) === scenarioOf(b) && a.version !== null && a.version !== b.version) return page.go(`/cmp?${new URLSearchParams({ a: `${run}@${a.version}`, b: `${run}@${b.version}`, scenario: a.scenario })}`);
-    open(link(conversationPath(run, b.id)), "_blank", "noopener");
-    return page.go(conversationPath(run, a.id));
+    if (comparison()) page.go(comparison());
   }
 
   // ----- begin -----
 
   const by = (num) => () => moveTo(cursor + num);
-  const [down, up, toFirst, toLast] = [by(1), by(-1), () => moveTo(0), () => moveTo(total - 1)];
   page.onKey({
-    j: ["next conversation", down], ArrowDown: ["", down], k: ["conversation before", up], ArrowUp: ["", up], PageDown: ["", by(10)], PageUp: ["", by(-10)],
-    g: ["first", toFirst], Home: ["", toFirst], G: ["last", toLast], End: ["", toLast], Enter: ["open", openCursor], "/": ["filter", () => filter.input.focus()],
+    j: ["next conversation", by(1)], ArrowDown: ["", by(1)], k: ["conversation before", by(-1)], ArrowUp: ["", by(-1)], PageDown: ["", by(10)], PageUp: ["", by(-10)],
+    g: ["first", by(-Infinity)], G: ["last", by(Infinity)], Enter: ["open", openCursor], "/": ["filter", () => filter.input.focus()],
     x: ["select", select], c: ["compare the two selected", compare], s: ["by scenario, or one by one", () => restart({ group: !ask.group })],
     ...(isOffline ? {} : { l: ["label pairs", () => page.go(runPath(run, "/label"))] }),
   });

@@ -1,16 +1,28 @@
 // The metrics page: panels of curves under one cursor, and a table of the run's other numbers.
-import { clear, debounce, h, panel } from "./dom.js";
+import { clear, debounce, div, h, panel, span } from "./dom.js";
 import { get, runPath } from "./api.js";
 import { brief, newest, plot, table } from "./chart.js";
 
-const COLOURS = ["--part0", "--part5", "--part2", "--part3", "--part1", "--part4", "--part7", "--part6"];
-const WORDS = {
-  "reward/per_conversation": "reward of a conversation", "reward/per_conversation/deviation": "deviation", "reward/total": "weighted total",
-  "kl/per_token_nats": "KL, nats a token", "entropy/per_token_nats": "entropy, nats a token",
-  "reference/nll_per_token_nats": "NLL by the base, nats a token", "learn/reference_nll_per_token": "NLL by the base, nats a token",
-  "play/words_per_turn": "words a turn", "play/said_tokens_per_turn": "tokens a turn", "play/distinct_1": "distinct words", "play/distinct_2": "distinct word pairs",
-  "play/question_rate": "turns with a question mark", "play/only_question_share": "turns of question words only", "play/repeat_rate": "turns said before",
-  "play/cut_share": "turns cut at the limit", "play/tokens_per_second": "playing", "learn/tokens_per_second": "learning",
+const COLOURS = [0, 5, 2, 3, 1, 4, 7, 6];
+// In words; which way is good, where that is the same for every run; the sort key and the filter that find what shows it.
+const METRICS = {
+  "reward/per_conversation": ["reward of a conversation", 1, "reward"],
+  "reward/per_conversation/deviation": ["deviation"],
+  "reward/total": ["weighted total", 1],
+  "kl/per_token_nats": ["KL, nats a token", 0, "kl"],
+  "entropy/per_token_nats": ["entropy, nats a token"],
+  "reference/nll_per_token_nats": ["NLL by the base, nats a token", 0, "nll"],
+  "learn/reference_nll_per_token": ["NLL by the base, nats a token"],
+  "play/words_per_turn": ["words a turn"],
+  "play/said_tokens_per_turn": ["tokens a turn"],
+  "play/distinct_1": ["distinct words", 1],
+  "play/distinct_2": ["distinct word pairs", 1],
+  "play/question_rate": ["turns with a question mark"],
+  "play/only_question_share": ["turns of question words only", -1],
+  "play/repeat_rate": ["turns said before", -1, "newest", "flag=repeats"],
+  "play/cut_share": ["turns cut at the limit", -1, "newest", "flag=cut"],
+  "play/tokens_per_second": ["playing"],
+  "learn/tokens_per_second": ["learning"],
 };
 // Title, what it tells, names on the left axis, names on the right one.
 const PANELS = [
@@ -24,8 +36,11 @@ const PANELS = [
   ["Learner", "The gradient before it is clipped; what sampler and learner differ by.", ["learn/gradient_norm"], ["learn/sampler_gap_nats"]],
 ];
 
-export function metricWords(name) {
-  return WORDS[name] ?? (name.startsWith("reward/") ? name.slice(7) : name.split("/").at(-1).replaceAll("_", " "));
+// Those of the reward's parts go by the part's name.
+export function metricOf(name) {
+  const [, part] = /^reward\/([^/]*)$/.exec(name) ?? [];
+  const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [part, 0, `reward.${part}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
+  return { words, way, sort, filter };
 }
 
 // What a run has measured so far; `more` asks for the steps since.
@@ -77,10 +92,10 @@ export class Curves {
 export async function show(main, route, page) {
   page.setTitle(`Metrics · ${page.run.run}`);
   const curves = new Curves(page.run);
-  const [span, alarms, grid] = [h("span", { class: "dim" }), h("div", { class: "row" }), h("div", { class: "panels" })];
+  const [told, grid] = [span("dim"), div("panels")];
   const others = h("details", { class: "others", ontoggle: fillOthers }, h("summary"));
   let [shown, panels] = [[], []];
-  main.append(h("div", { class: "row" }, h("h1", {}, "Metrics"), span), alarms, grid, others);
+  main.append(div("row", h("h1", {}, "Metrics"), told), grid, others);
   page.onLeave(() => panels.forEach((one) => one.destroy()));
   await refresh();
   page.onChange(debounce((news) => refresh(news).catch(console.warn), 300));
@@ -90,13 +105,12 @@ export async function show(main, route, page) {
     if (!page.isHere()) return;
     const wanted = panelsOf(curves);
     const names = wanted.flatMap((one) => one.names);
-    span.textContent = curves.words;
-    clear(alarms).append(...curves.alarms.map((alarm) => h("span", { class: "chip warn", title: alarm.text, text: `step ${alarm.step}: ${alarm.name.replaceAll("_", " ")}` })));
+    told.textContent = [curves.words, ...curves.alarms.map((alarm) => `alarm at ${alarm.step}: ${alarm.name.replaceAll("_", " ")}`)].join(" · ");
     if (!panels.length || String(names) !== String(shown)) {
       panels.forEach((one) => one.destroy());
       clear(grid);
       panels = wanted.map((one) => drawPanel(grid, one, curves));
-      if (!panels.length) grid.append(h("p", { class: "notice" }, "This run has no metrics: only training measures them, step by step."));
+      if (!panels.length) grid.append(h("p", "notice", "This run has no metrics: only training measures them, step by step."));
     } else panels.forEach((one) => one.update());
     shown = names;
     fillOthers();
@@ -117,13 +131,13 @@ function panelsOf(curves) {
 }
 
 function drawPanel(grid, { title, what, names, right }, curves) {
-  const [place, details] = [h("div", { class: "plot" }), h("details", { ontoggle: fillTable }, h("summary", {}, "numbers"))];
-  grid.append(panel(title, h("p", { class: "dim", text: what }), place, details));
-  const lines = names.map((name, at) => ({ label: metricWords(name), colour: name === "target" ? "--dim" : COLOURS[at % COLOURS.length], isRight: right.includes(name), isDashed: name === "target" }));
+  const [place, details] = [div("plot"), h("details", { ontoggle: fillTable }, h("summary", {}, "numbers"))];
+  grid.append(panel(title, h("p", "dim", what), place, details));
+  const lines = names.map((name, at) => ({ label: metricOf(name).words, colour: name === "target" ? "--dim" : `--part${COLOURS[at % 8]}`, isRight: right.includes(name), isDashed: name === "target" }));
   const data = () => [curves.steps, ...names.map((name) => curves.values(name))];
   const chart = plot(place, lines, data, () => curves.marks).catch((error) => {
     console.warn(error);
-    place.append(h("p", { class: "dim" }, "The curve cannot be drawn here; its numbers are below."));
+    place.append(h("p", "dim", "The curve cannot be drawn here; its numbers are below."));
   });
 
   function fillTable() {

@@ -1,28 +1,24 @@
 // All runs, and the page of one: what was rewarded, gained and lost, and which conversations show it.
-import { ago, append, clear, copyable, count, debounce, h, number, panel, plural, said, signed } from "./dom.js";
+import { ago, anchor, append, clear, copyable, count, debounce, div, h, number, panel, plural, said, signed, span } from "./dom.js";
 import { conversationPath, get, isOffline, runPath } from "./api.js";
 import { brief, differenceCells, dim, isClear, sparkline, table } from "./chart.js";
-import { conversationLink, linkTo, turnBox } from "./compare.js";
-import { Curves, metricWords } from "./metrics.js";
+import { conversationLink, turnBox } from "./compare.js";
+import { Curves, metricOf } from "./metrics.js";
 
 const SMALL = ["reward/per_conversation", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
-// Which way is good, where it is the same for every run; parts of the reward go by their weights.
-const GOOD = { "reward/per_conversation": 1, "reward/total": 1, "play/distinct_1": 1, "play/distinct_2": 1, "play/repeat_rate": -1, "play/only_question_share": -1, "play/cut_share": -1 };
-// The sort key and the filter that find conversations which show a number.
-const SHOWN_BY = { "play/repeat_rate": ["newest", "flag=repeats"], "play/cut_share": ["newest", "flag=cut"], "kl/per_token_nats": ["kl"], "reference/nll_per_token_nats": ["nll"], "reward/per_conversation": ["reward"] };
+const ASIDE = { class: "aside" };
 const FEW = 3; // steps at either end of a run that nobody has evaluated yet
-const TURN_MS = 900;
 
 export async function show(main, route, page) {
   const { run } = page;
   if (!run) return showRuns(main, page);
   page.setTitle(run.run);
-  const [curves, small, gained, reading] = [new Curves(run), h("div", { class: "curves" }), h("div"), panel("Read these")];
+  const [curves, small, gained, reading] = [new Curves(run), div("curves"), h("div"), panel("Read these")];
   await curves.more();
   if (!page.isHere()) return;
-  const left = h("div", { class: "column" }, rewarded(run), gained, alarms(run));
-  const right = h("div", { class: "column" }, panel("Curves", linkTo(runPath(run.run, "/metrics"), "all metrics", "aside"), small), facts(run));
-  append(main, [heading(run), run.problems.map((text) => h("p", { class: "notice", text })), run.is_live && liveStrip(page), h("div", { class: "overview" }, left, right)]);
+  const left = div("column", rewarded(run), gained, alarms(run));
+  const right = div("column", panel("Curves", anchor(runPath(run.run, "/metrics"), "all metrics", ASIDE), small), facts(run));
+  append(main, [heading(run), run.problems.map((text) => h("p", "notice", text)), run.is_live && liveStrip(page), div("overview", left, right)]);
   const draw = () => {
     const legend = [curves.words, curves.marks.length && "upright: an alarm began", curves.target && "dashed: the target"].filter(Boolean).join("; ");
     append(clear(small), [SMALL.filter((name) => curves.has(name)).map((name) => smallCurve(curves, name)), legend && dim(legend)]);
@@ -46,21 +42,21 @@ async function showRuns(main, page) {
   page.setTitle("Runs");
   const { runs } = await get("/api/runs");
   const step = (run) => (run.steps ? `${run.step ?? "–"} / ${run.steps}` : run.step ?? "–");
-  const row = (run) => [linkTo(runPath(run.run), run.run), chipOf(run), run.env ?? "–", run.model ?? "–", count(run.conversations), step(run), ago(run.since)];
-  const none = h("p", { class: "notice" }, "There are no runs here yet: ", h("code", {}, "python run.py train"), " makes one.");
-  main.append(h("h1", {}, "Runs"), runs.length ? h("div", { class: "panel" }, table(["run", "status", "env", "model", "#conversations", "#step", "#last line"], runs.map(row))) : none);
+  const row = (run) => [anchor(runPath(run.run), run.run), chipOf(run), run.env ?? "–", run.model ?? "–", count(run.conversations), step(run), ago(run.since)];
+  const none = h("p", "notice", "There are no runs here yet: ", h("code", {}, "python run.py train"), " makes one.");
+  main.append(h("h1", {}, "Runs"), runs.length ? div("panel", table(["run", "status", "env", "model", "#conversations", "#step", "#last line"], runs.map(row))) : none);
 }
 
 function chipOf(run) {
   const tone = run.is_live ? "good" : /fail|kill|interrupt/.test(run.status) ? "warn" : "";
-  return h("span", { class: `chip ${tone}`, text: run.is_live ? "live" : run.status || "unknown" });
+  return span(`chip ${tone}`, run.is_live ? "live" : run.status || "unknown");
 }
 
 // ----- what the run was, and what it was rewarded for -----
 
 function heading(run) {
   const words = [`last line ${ago(run.since)}`, run.env, run.model, run.view && `${run.view} view`, plural(run.info.conversations, "conversation"), run.steps && plural(run.steps, "step")];
-  return h("div", { class: "heading" }, h("h1", { text: run.run }), h("p", { class: "row" }, chipOf(run), dim(words.filter(Boolean).join(" · "))));
+  return div("heading", h("h1", {}, run.run), h("p", "row", chipOf(run), dim(words.filter(Boolean).join(" · "))));
 }
 
 function rewarded({ run, kl, rewards, sources }) {
@@ -69,11 +65,11 @@ function rewarded({ run, kl, rewards, sources }) {
     const digest = Object.entries(sources).find(([name]) => name.replace(/^rewards?[ .]/, "") === label)?.[1];
     const source = digest && !isOffline && h("a", { href: `/api${runPath(run, `/source/${digest.replace("sha256:", "")}`)}`, target: "_blank" }, " source");
     const counts = gate ? "gate" : weight ? signed(weight, Number.isInteger(weight) ? 0 : 2) : "only measured";
-    return [label, h("b", { text: counts }), [summary, source, role && ` (${role})`]];
+    return [label, h("b", {}, counts), [summary, source, role && ` (${role})`]];
   };
   const target = kl?.target ? `, target ${brief(kl.target)} nats a token` : "";
   const pull = kl?.controller === "off" ? "KL from the base is measured, and nothing holds it." : kl?.controller && `KL to the base: ${kl.controller}, coefficient ${brief(kl.coefficient)} at first${target}.`;
-  return panel("What was rewarded", table(["reward", "#weight", "what it reads"], rewards.map(row), "rewards-table"), h("p", { class: "dim", text: pull }));
+  return panel("What was rewarded", table(["reward", "#weight", "what it reads"], rewards.map(row), "rewards-table"), h("p", "dim", pull));
 }
 
 // ----- what training changed -----
@@ -82,27 +78,28 @@ function changed(run, curves) {
   const { evaluation } = run;
   const [title, base] = ["What was gained, what was lost", encodeURIComponent(run.run)];
   if (evaluation) {
-    const checks = evaluation.checks.map(({ is_met: isMet, what }) => h("li", { class: isMet ? "met" : "unmet" }, h("span", { class: "visually-hidden" }, isMet ? "met: " : "not met: "), what));
+    const checks = evaluation.checks.map(({ is_met: isMet, what }) => h("li", {}, h("b", isMet ? "good" : "bad", isMet ? "✓ " : "✗ "), what));
     const rows = differences(run, evaluation.metrics, `split=held_out & version=${evaluation.version}`);
-    return panel(title, linkTo(`/cmp?a=${base}@0&b=${base}@${evaluation.version}`, "compare side by side", "aside"), h("ul", { class: "checks" }, checks), table(["on held-out scenarios", "", "#base", "#trained", "#difference", "#95% interval", "", ""], rows, "comparison"));
+    return panel(title, anchor(`/cmp?a=${base}@0&b=${base}@${evaluation.version}`, "compare side by side", ASIDE), h("ul", "checks", checks), table(["on held-out scenarios", "", "#base", "#trained", "#difference", "#95% interval", "", ""], rows, "comparison"));
   }
   const { steps } = curves;
-  if (steps.length < 2 * FEW) return steps.length > 0 && panel(title, dim(`Too early to tell: there is no evaluation yet, and it takes ${2 * FEW} steps to compare their first and last.`));
-  const words = `There is no evaluation yet: these are means of the first and of the newest ${FEW} steps, and something is gained or lost where each of these is beyond each of those.`;
-  return panel(title, h("p", { class: "dim", text: words }), table(["", "", "#first", "#newest", "#difference", "#range", "", ""], differences(run, drift(curves), `split=train & step>=${steps.at(-FEW)}`), "comparison"));
+  if (steps.length < 2 * FEW) return steps.length > 0 && panel(title, dim(`Too early to tell: there is no evaluation yet, and fewer than ${2 * FEW} steps.`));
+  const words = `No evaluation yet: means of the first and of the newest ${FEW} steps; gained or lost where all of these lie beyond all of those.`;
+  return panel(title, h("p", "dim", words), table(["", "", "#first", "#newest", "#difference", "#range", "", ""], differences(run, drift(curves), `split=train & step>=${steps.at(-FEW)}`), "comparison"));
 }
 
 // Each number before and after, with a tone: good, bad, or none where it is neither or not clear.
 function differences(run, measured, where) {
   const weights = Object.fromEntries(run.rewards.map((reward) => [`reward/${reward.label}`, reward.weight]));
-  const rows = Object.entries(measured).filter(([, row]) => row.base !== null && row.trained !== null).map(([name, row]) => {
+  const known = Object.entries(measured).filter(([, row]) => row.difference !== null);
+  const rows = known.map(([name, row]) => {
     const isWatched = weights[name] === 0; // what is only measured may be lost, and is not gained
-    const way = isClear(row) ? Math.sign((isWatched ? 1 : GOOD[name] ?? weights[name] ?? 0) * row.difference) : 0;
+    const { words, way, sort, filter } = metricOf(name);
+    const change = isClear(row) ? row.difference * (isWatched ? 1 : weights[name] ?? way) : 0;
     const isOver = name === "kl/per_token_nats" && run.kl?.target && row.trained > run.kl.target;
-    const tone = isOver || way < 0 ? "bad" : way > 0 && !isWatched ? "good" : "";
-    const [sort, filter] = name in weights ? [name.replace("/", ".")] : SHOWN_BY[name] ?? [];
-    const showMe = sort && linkTo(listUrl(run, [where, filter].filter(Boolean).join(" & "), sort, row.difference < 0 ? "asc" : "desc"), "show me");
-    return [metricWords(name), h("b", { class: tone, text: isOver ? "over target" : { good: "gained", bad: "lost" }[tone] }), ...differenceCells(row.base, row.trained, row, tone), showMe];
+    const tone = isOver || change < 0 ? "bad" : change > 0 && !isWatched ? "good" : "";
+    const showMe = sort && anchor(listUrl(run, [where, filter].filter(Boolean).join(" & "), sort, row.difference < 0 ? "asc" : "desc"), "show me");
+    return [words, ...differenceCells(row.base, row.trained, row, tone, isOver ? "over target" : undefined), showMe];
   });
   return ["good", "bad", ""].flatMap((tone) => rows.filter((row) => row[1].className === tone));
 }
@@ -110,7 +107,7 @@ function differences(run, measured, where) {
 // The interval holds every difference between one of the newest steps and one of the first.
 function drift({ series }) {
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const names = Object.keys(series).filter((name) => name in GOOD || /^(reward|kl)\/[^/]*$/.test(name));
+  const names = Object.keys(series).filter((name) => metricOf(name).way || metricOf(name).sort);
   const ends = names.map((name) => [name, series[name].slice(0, FEW), series[name].slice(-FEW)]).filter(([, ...both]) => !both.flat().includes(null));
   return Object.fromEntries(ends.map(([name, first, last]) => {
     const [base, trained] = [mean(first), mean(last)];
@@ -122,18 +119,18 @@ function alarms({ run, alarms: all }) {
   const begun = all.filter((alarm) => alarm.state === "began").reverse();
   const card = ({ name, step, text, look_at: ids }) => {
     const end = all.find((other) => other.state === "ended" && other.name === name && other.step > step);
-    const links = [(ids ?? []).map((id) => conversationLink(run, id)), linkTo(listUrl({ run }, `step=${step} & split=train`, "reward", "desc"), `all of step ${step}`)];
+    const links = [(ids ?? []).map((id) => conversationLink(run, id)), anchor(listUrl({ run }, `step=${step} & split=train`, "reward", "desc"), `all of step ${step}`)];
     const told = text.replace(/^alarm \w+: |; see `show [^`]*`$/g, "");
-    return h("li", { class: end ? "alarm over" : "alarm" }, h("strong", { text: name.replaceAll("_", " ") }), dim(` step ${step}${end ? `, over at step ${end.step}` : ""}`), h("p", { text: told }), h("div", { class: "row" }, dim("show me"), links));
+    return h("li", end ? "alarm over" : "alarm", h("strong", {}, name.replaceAll("_", " ")), dim(` step ${step}${end ? `, over at step ${end.step}` : ""}`), h("p", {}, told), div("row", dim("show me"), links));
   };
-  return begun.length > 0 && panel(plural(begun.length, "alarm"), h("ul", { class: "alarms" }, begun.map(card)));
+  return begun.length > 0 && panel(plural(begun.length, "alarm"), h("ul", "alarms", begun.map(card)));
 }
 
 // ----- curves, reading, facts -----
 
 function smallCurve(curves, name) {
-  const [words, [first, now], target] = [metricWords(name), curves.ends(name), name.startsWith("kl/") ? curves.target : null];
-  const caption = h("figcaption", {}, h("span", { class: "grow", text: words }), dim(`${first} →`), h("b", { text: now }), target !== null && dim(`of ${brief(target)}`));
+  const [words, [first, now], target] = [metricOf(name).words, curves.ends(name), name.startsWith("kl/") ? curves.target : null];
+  const caption = h("figcaption", {}, span("grow", words), dim(`${first} →`), h("b", {}, now), target !== null && dim(`of ${brief(target)}`));
   return h("figure", {}, caption, sparkline(curves.steps, curves.series[name], target, curves.marks, `${words}: ${first} at first, ${now} now`));
 }
 
@@ -148,8 +145,8 @@ async function readThese(place, run) {
   for (const [title, q, sort, order] of run.info.parts.length ? groups : [["Newest", "", "newest", "desc"]]) {
     const { columns, rows } = await get(`/api${runPath(run.run, "/conversations")}?${new URLSearchParams({ q, sort, order, limit: 3 })}`);
     const [id, reward, words] = ["id", "reward", "first_words"].map((name) => columns.indexOf(name));
-    const items = rows.map((row) => h("li", {}, conversationLink(run.run, row[id]), h("b", { class: "n", text: number(row[reward]) }), said(row[words])));
-    if (rows.length) place.append(h("h3", {}, title, linkTo(listUrl(run, q, sort, order), "list", "aside")), h("ul", { class: "reading" }, items));
+    const items = rows.map((row) => h("li", {}, conversationLink(run.run, row[id]), h("b", "n", number(row[reward])), said(row[words])));
+    if (rows.length) place.append(h("h3", {}, title, anchor(listUrl(run, q, sort, order), "list")), h("ul", "reading", items));
   }
 }
 
@@ -163,45 +160,29 @@ function facts(run) {
     package: [run.package, run.git?.slice(0, 10)].filter(Boolean).join(", "),
     roles: run.info.roles.join(", "),
     checkpoints: run.checkpoints.join(", "),
-    labels: run.num_preferences && linkTo(runPath(run.run, "/label"), plural(run.num_preferences, "preference")),
+    labels: run.num_preferences && anchor(runPath(run.run, "/label"), plural(run.num_preferences, "preference")),
     command: run.command && copyable(run.command),
   };
-  const list = Object.entries(all).filter(([, value]) => value).map(([name, value]) => [h("dt", { text: name }), h("dd", {}, value)]);
-  return panel("The run", h("dl", {}, list), run.config && h("details", {}, h("summary", {}, "Configuration"), h("pre", { text: run.config })));
+  const list = Object.entries(all).filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  return panel("The run", h("dl", {}, list), run.config && h("details", {}, h("summary", {}, "Configuration"), h("pre", {}, run.config)));
 }
 
 // ----- live -----
 
-// What a run that is being written does: how far it is, and its newest conversation, turn by turn.
+// The newest conversation of a run that is being written, turn by turn; the style sheet shows one after another.
 function liveStrip(page) {
-  const { run } = page;
-  const [place, words] = [h("div", { class: "talk" }), dim("")];
-  let [newest, isTalking] = [run.info.newest, false];
-
-  function update(news) {
-    words.textContent = ` step ${news.step ?? "–"}${run.steps ? ` of ${run.steps}` : ""} · ${plural(news.conversations, "conversation")} · last line ${ago(news.since)}`;
-    newest = news.newest ?? newest;
-    // The run may be written anew meanwhile; the next change tries again.
-    if (!isTalking) talk().catch(console.warn).finally(() => (isTalking = false));
-  }
-
-  async function talk() {
-    isTalking = true;
-    const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : TURN_MS;
-    for (let shown = place.dataset.id; newest && shown !== newest; ) {
-      shown = place.dataset.id = newest;
-      const { record } = await get(`/api${conversationPath(run.run, shown)}`);
-      clear(place).append(conversationLink(run.run, shown));
-      for (const turn of record.turns) {
-        if (!page.isHere()) return;
-        place.append(turnBox(record, turn));
-        place.scrollTop = place.scrollHeight;
-        await new Promise((resolve) => setTimeout(resolve, pause));
-      }
-    }
-  }
-
+  const { run } = page.run;
+  const place = div("talk");
+  const talk = async ({ newest }) => {
+    if (!newest || place.dataset.id === newest || place.getAnimations({ subtree: true }).length) return;
+    place.dataset.id = newest;
+    const { record } = await get(`/api${conversationPath(run, newest)}`);
+    const turns = record.turns.map((turn) => turnBox(record, turn));
+    turns.forEach((turn, at) => (turn.style.animationDelay = `${at}s`));
+    clear(place).append(conversationLink(run, newest), ...turns);
+  };
+  const update = (news) => talk(news).catch(console.warn);
   page.onChange(update);
-  update({ ...run, conversations: run.info.conversations });
-  return h("section", { class: "panel", "aria-label": "Live" }, h("h2", {}, "Now talking"), words, place);
+  update(page.run.info);
+  return h("section", { class: "panel", "aria-label": "Live" }, h("h2", {}, "Now talking"), place);
 }

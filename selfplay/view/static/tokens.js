@@ -1,6 +1,6 @@
 // Tokens of turns: coloured text, exact tokens, the numbers of one token.
 import { table } from "./chart.js";
-import { h, number, signed } from "./dom.js";
+import { button, div, h, number, signed, span } from "./dom.js";
 
 const MOST_TOKENS = 1200; // shown at once of one turn
 const MOST_ROWS = 400; // of the table of numbers
@@ -8,11 +8,11 @@ const SPECIAL = /^<[^\s<>]+>$/;
 
 // What tokens can be coloured by.  The palest is 0 where `usual` is "zero", else the low or the high end of the scale.
 const QUANTITIES = [
-  { name: "logprobs", label: "log-prob", of: (turn) => turn.logprobs, usual: "high", low: "less likely", high: "more likely", is: "log-probability while sampling, nats" },
-  { name: "kl", label: "KL to reference", of: (turn) => turn.kl ?? minus(turn.logprobs, turn.logprobs_reference), usual: "zero", low: "reference likes it more", high: "policy likes it more", is: "nats" },
-  { name: "entropy", label: "entropy", of: (turn) => turn.entropy, usual: "low", low: "sure", high: "open choice", is: "nats" },
-  { name: "advantage", label: "advantage", of: (turn) => turn.advantage, usual: "zero", low: "made less likely", high: "made more likely", is: "of the update" },
-  { name: "gap", label: "sampler − learner", of: (turn) => minus(turn.logprobs, turn.logprobs_learner), usual: "zero", low: "learner likes it more", high: "sampler likes it more", is: "difference of log-probabilities, nats" },
+  { name: "logprobs", label: "log-prob", of: (turn) => turn.logprobs, usual: "high", low: "less likely", high: "more likely", unit: "nats" },
+  { name: "kl", label: "KL to reference", of: (turn) => turn.kl ?? minus(turn.logprobs, turn.logprobs_reference), usual: "zero", low: "reference likes it more", high: "policy likes it more", unit: "nats" },
+  { name: "entropy", label: "entropy", of: (turn) => turn.entropy, usual: "low", low: "sure", high: "open choice", unit: "nats" },
+  { name: "advantage", label: "advantage", of: (turn) => turn.advantage, usual: "zero", low: "made less likely", high: "made more likely", unit: "" },
+  { name: "gap", label: "sampler − learner", of: (turn) => minus(turn.logprobs, turn.logprobs_learner), usual: "zero", low: "learner likes it more", high: "sampler likes it more", unit: "nats" },
 ];
 
 function minus(left, right) {
@@ -25,20 +25,20 @@ export function offeredQuantities(tokens) {
   return QUANTITIES.filter((quantity) => tokens?.turns.some((turn) => quantity.of(turn)?.some(isKnown)));
 }
 
-// Low, middle, high: of the run's quantiles, so that two conversations compare; of this conversation if it has none.
-export function scaleOf(quantity, heat, tokens) {
-  const ofRun = heat?.[quantity.name];
-  const values = tokens.turns.flatMap((turn) => quantity.of(turn) ?? []).filter(isKnown).sort((a, b) => a - b);
-  const [low, high] = ofRun ? [ofRun[0], ofRun.at(-1)] : [0.02, 0.98].map((share) => values[Math.round(share * (values.length - 1))]);
+// From low to high: of the run's quantiles, so that two conversations compare; of this conversation if it has none.
+export function scaleOf({ name, of, usual }, heat, tokens) {
+  const values = tokens.turns.flatMap((turn) => of(turn) ?? []).filter(isKnown).sort((a, b) => a - b);
+  const own = [0.02, 0.98].map((share) => values[Math.round(share * (values.length - 1))]);
+  const isOfRun = Boolean(heat?.[name]?.length);
+  const [low, high] = isOfRun ? [heat[name][0], heat[name].at(-1)] : own;
   const most = Math.max(Math.abs(low), Math.abs(high));
-  const scale = quantity.usual === "zero" ? { low: -most, middle: 0, high: most } : { low, middle: quantity.usual === "low" ? low : high, high };
-  return { ...scale, isOfRun: Boolean(ofRun) };
+  return usual === "zero" ? { usual, isOfRun, low: -most, high: most } : { usual, isOfRun, low, high };
 }
 
 export function heatLegend(quantity, { low, high, isOfRun }) {
-  const end = (value, text) => h("span", {}, h("b", { text: number(value) }), ` ${text}`);
-  return h("div", { class: "heat-legend" }, end(low, quantity.low), h("span", { class: `shades usual-${quantity.usual}`, "aria-hidden": "true" }), end(high, quantity.high),
-    h("span", { class: "dim", text: `${quantity.is} · ${isOfRun ? "one scale for the whole run" : "the scale is this conversation's own"}` }));
+  const end = (value, text) => span("", h("b", { text: number(value) }), ` ${text}`);
+  return div("heat-legend", end(low, quantity.low), h("span", { class: `shades usual-${quantity.usual}`, "aria-hidden": "true" }), end(high, quantity.high),
+    span("dim", `${quantity.unit} · `, isOfRun ? "one scale for the whole run" : "the scale is this conversation's own"));
 }
 
 // Blue below a middle of 0, orange elsewhere; how strong is the token's --heat, from 0 to 1.
@@ -47,10 +47,10 @@ function tokenSpan([id, text], k, mark, value, scale) {
   const isSpecial = text === null || SPECIAL.test(shown);
   const token = h("span", { class: `tok ${mark}${isSpecial ? " special" : ""}`, text: shown || "∅", dataset: k === null ? {} : { k } });
   if (!scale || !isKnown(value)) return token;
-  const { low, middle, high } = scale;
-  const heat = Math.min(1, Math.abs(value - middle) / ((value < middle ? middle - low : high - middle) || 1));
-  token.classList.add(value < middle && high > middle ? "cold" : "hot");
-  token.style.setProperty("--heat", heat.toFixed(2));
+  const isCold = scale.usual === "zero" && value < 0;
+  const [palest, strongest] = { zero: [0, isCold ? scale.low : scale.high], low: [scale.low, scale.high], high: [scale.high, scale.low] }[scale.usual];
+  token.classList.add(isCold ? "cold" : "hot");
+  token.style.setProperty("--heat", Math.max(0, Math.min(1, (value - palest) / (strongest - palest || 1))).toFixed(2));
   return token;
 }
 
@@ -58,7 +58,7 @@ function tokenSpan([id, text], k, mark, value, scale) {
 function inPortions(spans, noun) {
   if (spans.length <= MOST_TOKENS) return spans;
   const rest = spans.slice(MOST_TOKENS);
-  const more = h("button", { type: "button", class: "more", onclick: () => more.replaceWith(...inPortions(rest, noun)) }, `${rest.length} more ${noun}`);
+  const more = button(`${rest.length} more ${noun}`, () => more.replaceWith(...inPortions(rest, noun)), { class: "more" });
   return [...spans.slice(0, MOST_TOKENS), more];
 }
 
@@ -76,9 +76,9 @@ export function colouredTokens(turn, shades) {
 export function exactTokens(turn, shades, isLearned) {
   const stretch = (name, tokens, spans) => {
     spans.forEach((token, k) => (token.title = `${name} · id ${tokens[k][0]}`));
-    return h("div", { class: "exact-part" }, h("span", { class: "exact-name", text: `${name} ${tokens.length}` }), h("div", { class: "said tokens" }, inPortions(spans, `${name} tokens`)));
+    return div("exact-part", span("exact-name", `${name} ${tokens.length}`), div("said tokens", inPortions(spans, `${name} tokens`)));
   };
-  return h("div", { class: "exact" }, stretch("heard", turn.heard, turn.heard.map((token) => tokenSpan(token, null, "heard"))), stretch("said", turn.said, saidSpans(turn, shades, isLearned ? "learned" : "sampled")));
+  return div("exact", stretch("heard", turn.heard, turn.heard.map((token) => tokenSpan(token, null, "heard"))), stretch("said", turn.said, saidSpans(turn, shades, isLearned ? "learned" : "sampled")));
 }
 
 function chance(logprob) {
@@ -98,18 +98,16 @@ function numbersOf(turn, k) {
 
 export function readoutOf(turn, k) {
   const known = numbersOf(turn, k).filter(([, text]) => text !== "–");
-  return [h("b", { class: "readout-text", dir: "auto", text: JSON.stringify(turn.said[k][1] ?? "") }), h("span", { class: "dim", text: `turn ${turn.turn}, token ${k}` }),
-    ...known.map(([label, text]) => h("span", {}, h("span", { class: "dim", text: `${label} ` }), text))];
+  return [h("b", { class: "readout-text", dir: "auto", text: JSON.stringify(turn.said[k][1] ?? "") }), span("dim", `turn ${turn.turn}, token ${k}`),
+    ...known.map(([label, text]) => span("", span("dim", `${label} `), text))];
 }
 
 // The same numbers as a table, filled when it is opened.
 export function numbersTable(turn) {
   const fill = ({ target }) => {
     if (!target.open || target.children.length > 1) return;
-    const rows = turn.said.slice(0, MOST_ROWS).map((_, k) => numbersOf(turn, k));
-    const labels = rows[0].map(([label]) => label).filter((_, column) => rows.some((cells) => cells[column][1] !== "–"));
-    const cells = (row) => row.filter(([label]) => labels.includes(label)).map(([, text]) => text);
-    target.append(table(["token", ...labels.map((label) => `#${label}`)], rows.map((row, k) => [h("bdi", { class: "mono", text: JSON.stringify(turn.said[k][1] ?? "") }), ...cells(row)]), "numbers"));
+    const rows = turn.said.slice(0, MOST_ROWS).map((token, k) => [h("bdi", { class: "mono", text: JSON.stringify(token[1] ?? "") }), ...numbersOf(turn, k).map(([, text]) => text)]);
+    target.append(table(["token", ...numbersOf(turn, 0).map(([label]) => `#${label}`)], rows, "numbers"));
     if (turn.said.length > MOST_ROWS) target.append(h("p", { class: "dim", text: `the first ${MOST_ROWS} of ${turn.said.length} tokens` }));
   };
   return h("details", { class: "numbers-of", ontoggle: fill }, h("summary", {}, "numbers of the tokens"));

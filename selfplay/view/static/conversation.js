@@ -83,9 +83,9 @@ function headerOf(at) {
   const chips = [scenario.env, words(scenario.split ?? ""), `step ${row?.step ?? step}`, isKnown(row?.version) ? `version ${row.version}` : null];
   return h("header", "conversation-head",
     div("row", anchor(listPath(at), "‹ list", { class: "dim" }), h("code", { class: "dim", text: id }), span("grow"), at.links, isOffline ? null : h("a", { class: "button", href: `${at.api}/export?to=json&q=${encodeURIComponent(`id=${id}`)}`, download: "" }, "JSON")),
-    h("h1", {}, h("bdi", { text: aboutOf(at) })),
-    div("row", statusChip(outcome, error), chips.filter(Boolean).map((text) => chip("", text)), facts.length > 1 ? facts.map(([name, value]) => chip("", dim(name), h("bdi", { text: plain(value).slice(0, 80) }))) : null, outcome?.protocol_ok === false ? chip("warn", "form not kept") : null),
-    error ? h("p", "notice bad", h("bdi", { text: error })) : null);
+    h("h1", {}, h("bdi", {}, aboutOf(at))),
+    div("row", statusChip(outcome, error), chips.filter(Boolean).map((text) => chip("", text)), facts.length > 1 ? facts.map(([name, value]) => chip("", dim(name), h("bdi", {}, plain(value).slice(0, 80)))) : null, outcome?.protocol_ok === false ? chip("warn", "form not kept") : null),
+    error ? h("p", "notice bad", h("bdi", {}, error)) : null);
 }
 
 function statusChip(outcome, error) {
@@ -152,9 +152,8 @@ function messageText(text) {
 // One role's view holds what it heard and said, and nothing else.
 function turnsOf(at) {
   const { turns } = at.record;
-  const unheard = at.asRole ? turns.length - 1 - turns.findLastIndex(({ role }) => role === at.asRole) : 0;
-  const shown = turns.map((turn, k) => (at.asRole && turn.role !== at.asRole ? "" : turnOf(at, turn, k)));
-  return [...shown, unheard ? h("p", "dim", `${plural(unheard, "later turn")} never reached ${at.asRole}.`) : "", turns.length ? "" : h("p", "dim", "Nobody spoke.")];
+  if (!turns.length) return [h("p", "dim", "Nobody spoke.")];
+  return turns.map((turn, k) => (at.asRole && turn.role !== at.asRole ? "" : turnOf(at, turn, k)));
 }
 
 function turnOf(at, turn, k) {
@@ -196,11 +195,11 @@ function actionChip(action) {
   if (!action) return null;
   const value = (action.value ?? null) === null ? "" : ` = ${plain(action.value)}`;
   const isLegal = action.legal !== false;
-  return chip(isLegal ? "good" : "bad", h("bdi", { text: (action.kind + value).slice(0, 90) }), isLegal ? "✓" : "✗ against the rules");
+  return chip(isLegal ? "good" : "bad", h("bdi", {}, (action.kind + value).slice(0, 90)), isLegal ? "✓" : "✗ against the rules");
 }
 
 function laterChip({ by, at: when, data }) {
-  return h("span", { class: "chip later", title: `scored later, by ${by} at ${when}` }, data.name ?? "score", h("b", { text: (data.status ?? "ok") === "ok" ? number(data.raw) : data.status }));
+  return h("span", { class: "chip later", title: `scored later, by ${by} at ${when}` }, data.name ?? "score", h("b", {}, (data.status ?? "ok") === "ok" ? number(data.raw) : data.status));
 }
 
 function isMeasured(part) {
@@ -228,7 +227,7 @@ function partChip(at, part, details) {
 function partDetails(at, part) {
   const weight = part.gate ? "a gate: it multiplies a reward above 0" : part.weight ? `weight ${number(part.weight, 3)} · adds ${signed(part.value, 4)}` : "weight 0: measured, not rewarded";
   const low = new URLSearchParams({ sort: `reward.${part.name}`, order: "asc" });
-  return [div("", h("b", { text: part.name }), dim(` raw ${number(part.raw, 4)} · ${weight}`)), part.why ? said(part.why, "div") : null,
+  return [div("", h("b", {}, part.name), dim(` raw ${number(part.raw, 4)} · ${weight}`)), part.why ? said(part.why, "div") : null,
     div("row", anchor(runPath(at.run, `/list?${low}`), "conversations where it is low"), sourceLink(at, at.data.sources?.[part.name], "its source"))];
 }
 
@@ -253,7 +252,7 @@ function pairsOf(value, name = "") {
 
 function factList(facts) {
   const known = pairsOf(facts).filter(([, value]) => (value ?? "") !== "");
-  return known.length ? h("dl", "fact-list", known.map(([name, value]) => [h("dt", { text: words(name) }), h("dd", {}, h("bdi", { text: String(value) }))])) : null;
+  return known.length ? h("dl", "fact-list", known.map(([name, value]) => [h("dt", { text: words(name) }), h("dd", {}, h("bdi", {}, String(value)))])) : null;
 }
 
 function panelsOf(at) {
@@ -261,7 +260,7 @@ function panelsOf(at) {
   return [
     rewards && panel("Reward", rewardTable(at, rewards), groupOf(at)),
     outcome && panel("Outcome", factList({ payoff: outcome.payoff, form_kept: outcome.protocol_ok !== false, ...outcome.facts })),
-    curvesPanel(at), laterPanel(at), tagsPanel(at),
+    curvesPanel(at), laterPanel(at), (at.tags ??= tagsPanel(at)),
     at.data.replay && panel("Replay", h("p", "dim", "Play on from the chosen turn:"), at.replay),
     detailsPanel(at),
   ];
@@ -288,7 +287,7 @@ function groupOf(at) {
   if (siblings.length < 2) return null;
   const advantage = row?.advantage;
   return div("siblings",
-    div("row", span("", "group mean ", h("b", { text: number(mean) })), isKnown(advantage) ? span("", "advantage ", h("b", { class: advantage < 0 ? "bad" : "good", text: signed(advantage) })) : null),
+    div("row", span("", "group mean ", h("b", {}, number(mean))), isKnown(advantage) ? span("", "advantage ", h("b", { class: advantage < 0 ? "bad" : "good", text: signed(advantage) })) : null),
     div("row", siblings.map(({ id, reward }) => anchor(conversationPath(at.run, id, viewQuery(at)), `${id.split("-").pop()}: ${number(reward)}`, { "aria-current": id === at.record.id ? "true" : null, title: id }))));
 }
 
@@ -302,7 +301,7 @@ function curvesPanel(at) {
   });
   const curves = [["reward so far", rewards, 2], ["KL to the reference, nats a token", perTurn, 3]].filter(([, values]) => values.some(isKnown));
   const told = (values, digits) => values.map((value, k) => `turn ${k} ${number(value, digits)}`).join(", ");
-  return curves.length ? panel("Turn by turn", curves.map(([title, values, digits]) => [h("h3", { text: title }), sparkline([...values.keys()], values, 0, [], told(values, digits))])) : null;
+  return curves.length ? panel("Turn by turn", curves.map(([title, values, digits]) => [h("h3", {}, title), sparkline([...values.keys()], values, 0, [], told(values, digits))])) : null;
 }
 
 function laterPanel(at) {
@@ -310,6 +309,7 @@ function laterPanel(at) {
   return notes.length ? panel("Learnt later", notes.map(({ kind, by, at: when, turn, data }) => h("div", { class: "noted", title: when }, dim(`${kind} · ${by}${isKnown(turn) ? ` · turn ${turn}` : ""}`), factList(data)))) : null;
 }
 
+// Made once: what is being typed there stays when the tokens come.
 function tagsPanel(at) {
   const tags = at.data.tags ?? [];
   const canWrite = !isOffline && !at.page.run.readonly;
@@ -318,12 +318,12 @@ function tagsPanel(at) {
   const send = async (tag, turn, remove) => {
     try {
       at.data.tags = (await post(`${at.api}/tags`, { conversation: at.record.id, turn, tag, remove })).tags;
-      section.replaceWith(tagsPanel(at));
+      section.replaceWith((at.tags = tagsPanel(at)));
     } catch (error) {
       problem.textContent = error.message;
     }
   };
-  const chips = tags.map(({ tag, turn = null }) => chip("", h("bdi", { text: tag }), turn === null ? null : dim(`turn ${turn}`), canWrite ? button("×", () => send(tag, turn, true), { class: "quiet", "aria-label": `remove tag ${tag}` }) : null));
+  const chips = tags.map(({ tag, turn = null }) => chip("", h("bdi", {}, tag), turn === null ? null : dim(`turn ${turn}`), canWrite ? button("×", () => send(tag, turn, true), { class: "quiet", "aria-label": `remove tag ${tag}` }) : null));
   const input = h("input", { "aria-label": "New tag", placeholder: "add a tag", maxlength: 40, size: 14, required: true });
   const onTurn = h("input", { type: "checkbox" });
   const add = (event) => (event.preventDefault(), send(input.value.trim(), onTurn.checked ? at.chosen : null, false));
@@ -380,15 +380,12 @@ function listenTo(at) {
   };
   at.body.addEventListener("mouseover", point);
   at.body.addEventListener("click", point);
-  const after = (list, now) => list[(list.indexOf(now) + 1) % list.length];
   const follow = (rel) => () => at.links.querySelector(`[rel=${rel}]`)?.click();
   at.page.onKey({
     j: ["next turn", () => choose(at, at.chosen + 1, true)],
     k: ["turn before", () => choose(at, at.chosen - 1, true)],
     "]": ["next conversation of the list", follow("next")],
     "[": ["conversation before", follow("prev")],
-    v: ["view as the next role", () => change(at, { view: after(viewsOf(at), at.view) })],
-    h: ["colour tokens by the next quantity", () => change(at, { colour: after(["", ...offeredQuantities(at.tokens).map(({ name }) => name)], at.colour) })],
     ArrowRight: ["next token, where they are shown", () => stepToken(at, 1)],
     ArrowLeft: ["token before", () => stepToken(at, -1)],
     u: ["up to the list", () => at.page.go(listPath(at))],

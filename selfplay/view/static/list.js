@@ -177,7 +177,7 @@ export async function show(main, route, page) {
       step: () => row.step,
       turns: () => row.turns,
       about: () => anchor(conversationPath(run, row.id), [ask.group ? groupHead(row, index) : topic(row), h("bdi", { class: "words", text: row.first_words })], { class: "open", tabIndex: -1 }),
-      players: () => h("bdi", { text: row.players }),
+      players: () => h("bdi", {}, row.players),
       tokens: () => count(row.tokens),
       bar: () => rewardBar(row),
       reward: () => h("b", { class: row.reward < 0 ? "bad" : null, text: number(row.reward) }),
@@ -212,7 +212,7 @@ export async function show(main, route, page) {
   // The first of a group tells what they all share; the advantage is computed from their mean.
   function groupHead(row, index) {
     if (!begins(row, index)) return null;
-    return span("", topic(row), isWithNext(row, index) ? span("dim", "group mean ", h("b", { text: number(row.group_mean) })) : null);
+    return span("", topic(row), isWithNext(row, index) ? span("dim", "group mean ", h("b", {}, number(row.group_mean))) : null);
   }
 
   // Parts stacked from the zero line: what was gained to the right, what was lost to the left.
@@ -231,8 +231,8 @@ export async function show(main, route, page) {
 
   function showBar() {
     const option = (value, text = words(value)) => h("option", { value, text, selected: value === ask.sort });
-    const ofParts = parts.flatMap((name) => [[`reward.${name}`, `${name}, raw`], [`value.${name}`, `${name}, added`]]);
-    const sort = h("select", { "aria-label": "Sort by", onchange: () => restart({ sort: sort.value, order: null }) }, ["newest", "oldest", ...COLUMNS.filter(isShown).map(([key]) => key).filter((key) => key !== "part" && sortOf(key))].map((key) => option(key)), ofParts.length ? h("optgroup", { label: "parts of the reward" }, ofParts.map(([key, text]) => option(key, text))) : null);
+    const ofParts = parts.flatMap((name) => [option(`reward.${name}`, `${name}, raw`), option(`value.${name}`, `${name}, added`)]);
+    const sort = h("select", { "aria-label": "Sort by", onchange: () => restart({ sort: sort.value, order: null }) }, ["newest", "oldest", ...COLUMNS.filter(isShown).map(([key]) => key).filter((key) => key !== "part" && sortOf(key))].map((key) => option(key)), h("optgroup", { label: "parts of the reward" }, ofParts));
     const isUp = ask.order === "asc";
     const toggle = (text, isOn, onclick) => button(text, onclick, { "aria-pressed": String(isOn) });
     const follow = () => ((isFollowing = !isFollowing), isFollowing ? restart({ sort: "newest", order: null }) : showBar());
@@ -319,7 +319,7 @@ export async function show(main, route, page) {
 
   const by = (num) => () => moveTo(cursor + num);
   page.onKey({
-    j: ["next conversation", by(1)], ArrowDown: ["", by(1)], k: ["conversation before", by(-1)], ArrowUp: ["", by(-1)], PageDown: ["", by(10)], PageUp: ["", by(-10)],
+    j: ["next conversation", by(1)], ArrowDown: ["", by(1)], k: ["conversation before", by(-1)], ArrowUp: ["", by(-1)],
     g: ["first", by(-Infinity)], G: ["last", by(Infinity)], Enter: ["open", openCursor], "/": ["filter", () => filter.input.focus()],
     x: ["select", select], c: ["compare the two selected", compare], s: ["by scenario, or one by one", () => restart({ group: !ask.group })],
     ...(isOffline ? {} : { l: ["label pairs", () => page.go(runPath(run, "/label"))] }),

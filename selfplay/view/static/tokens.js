@@ -82,9 +82,7 @@ export function exactTokens(turn, shades, isLearned) {
 }
 
 function chance(logprob) {
-  if (!isKnown(logprob)) return "–";
-  const p = Math.exp(logprob);
-  return p < 0.001 ? p.toExponential(1) : p.toFixed(3);
+  return isKnown(logprob) ? Math.exp(logprob).toPrecision(2) : "–";
 }
 
 // [label, text] of everything known of one said token.

@@ -110,10 +110,12 @@ class Group:
 def read_curves(names: Sequence[str], runs: Path, *, where: str = "") -> list[RunCurves]:
     """Return the curves of runs, and of the cells of studies, in the order of their names.
 
-    names: of runs under the folder `runs`, or paths of runs and of studies.  where: a filter; the curves are then of
-    the training conversations that fit it.  Raises UserError if there is nothing to read.
+    names: of runs under the folder `runs`, or paths of runs and of studies; one that is named twice is read once.
+    where: a filter; the curves are then of the training conversations that fit it.  Raises UserError if there is
+    nothing to read.
     """
-    found = [curves for name in names for curves in _read(name, runs, where=where)]
+    places: set[Path] = set()
+    found = [curves for name in names for curves in _read(name, runs, where=where, seen=places)]
     known: dict[str, int] = {}
     for number, one in enumerate(found):
         known[one.name] = known.get(one.name, 0) + 1
@@ -146,6 +148,19 @@ def grouped(runs: Sequence[RunCurves]) -> list[Group]:
     return [Group(label=label, runs=tuple(members)) for label, members in zip(labels, groups.values(), strict=True)]
 
 
+def repeated_seeds(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence for each seed of which a group holds several runs: its band counts each as a seed."""
+    notes = []
+    for group in groups:
+        by_seed: dict[str, list[str]] = {}
+        for run in group.runs:
+            by_seed.setdefault(run.seed, []).append(run.name)
+        for seed, names in by_seed.items():
+            if seed and len(names) > 1:
+                notes.append(f"{' and '.join(names)} have the same seed, {seed}: the band counts each as one more seed")
+    return notes
+
+
 def smoothed(series: Series, width: int) -> dict[int, float]:
     """Return a centred moving mean over `width` updates, fewer at both ends; what was not measured stays NaN."""
     steps = sorted(series)
@@ -161,15 +176,28 @@ def smoothed(series: Series, width: int) -> dict[int, float]:
 # ----- reading -----
 
 
-def _read(name: str, runs: Path, *, where: str) -> Iterator[RunCurves]:
+def _read(name: str, runs: Path, *, where: str, seen: set[Path]) -> Iterator[RunCurves]:
+    """Yield the curves that a name stands for, but for places that were seen; they are added to those."""
     study = next((place for place in (Path(name), runs / name) if name and (place / "study.json").is_file()), None)
-    if study is None:
-        yield _with_curves(curves_of_run(find_run(name, runs), where=where), where=where)
+    found = [("", find_run(name, runs))] if study is None else list(_runs_of_study(study))
+    if study is not None and not found:
+        if _is_new(study, seen):
+            yield from _cells(study, where=where)
         return
-    found = list(_runs_of_study(study))
-    if found:
-        yield from (_with_curves(curves_of_run(run, arm=arm, where=where), where=where) for arm, run in found)
-        return
+    for arm, run in found:
+        if _is_new(run, seen):
+            yield _with_curves(curves_of_run(run, arm=arm, where=where), where=where)
+
+
+def _is_new(place: Path, seen: set[Path]) -> bool:
+    resolved = place.resolve()
+    is_new = resolved not in seen
+    seen.add(resolved)
+    return is_new
+
+
+def _cells(study: Path, *, where: str) -> Iterator[RunCurves]:
+    """Yield the curves of a study that kept nothing else of its runs."""
     if where:
         raise UserError(f"study {study} keeps no conversations that where= could choose from, only the curves")
     arms = _arms_of(study)
@@ -264,6 +292,7 @@ def _plain_parts(series: Mapping[str, Series]) -> list[str]:
 def _metrics_where(folder: Path, where: str) -> list[dict[str, Any]]:
     """Return the metrics of each step's training conversations that fit a filter, as training would have made them."""
     # Only here are conversations read, and what scores them is slow to import.
+    from selfplay.filters import narrowed
     from selfplay.metrics import step_metrics
     from selfplay.records_json import conversation_from_json
     from selfplay.rewards_json import scored_from_json
@@ -271,7 +300,8 @@ def _metrics_where(folder: Path, where: str) -> list[dict[str, Any]]:
 
     index = TranscriptIndex(folder)
     index.refresh()
-    records = (index.record(id) for id in index.ids(f"split=train & ({where})", sort="oldest"))
+    wanted = narrowed(where, "split=train", index.fields())
+    records = (index.record(id) for id in index.ids(wanted, sort="oldest"))
     lines = []
     for step, of_step in itertools.groupby(filter(None, records), key=lambda record: int(record["step"])):
         chosen = list(of_step)

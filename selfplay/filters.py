@@ -16,7 +16,7 @@ from typing import Literal
 from selfplay.dialog import clean_text
 from selfplay.errors import UserError
 
-__all__ = ["NEWEST_FIRST", "OLDEST_FIRST", "Field", "Fields", "Filter", "Kind", "field_in_filter"]
+__all__ = ["NEWEST_FIRST", "OLDEST_FIRST", "Field", "Fields", "Filter", "Kind", "field_in_filter", "narrowed"]
 
 # words: several names, each between SEPARATORs.  texts: what was said; briefs: what roles were told.
 Kind = Literal["number", "text", "words", "truth", "texts", "briefs"]
@@ -97,6 +97,7 @@ class Filter:
     text: str  # as it was written
     where: str  # SQL on table `conversations c`
     parameters: tuple[Parameter, ...] = ()
+    names: frozenset[str] = frozenset()  # of the fields that it compares
 
     @classmethod
     def parse(cls, text: str, fields: Fields) -> Filter:
@@ -107,6 +108,15 @@ class Filter:
         if not tokens:
             return cls(text=text, where="1")
         return _Parser(text, tokens, fields).filter()
+
+
+def narrowed(text: str, more: str, fields: Fields) -> str:
+    """Return a filter that wants what fits two; raises UserError if the first is none by itself.
+
+    Without that look, "reward>3) | (reward<0" would open what the second one closes.
+    """
+    Filter.parse(text, fields)
+    return more if not text.strip() else f"({text}) & ({more})"
 
 
 def field_in_filter(name: str) -> str:
@@ -164,12 +174,13 @@ class _Parser:
         self._depth = 0
         self._num_comparisons = 0
         self._parameters: list[Parameter] = []
+        self._names: set[str] = set()
 
     def filter(self) -> Filter:
         where = self._either()
         if self._place < len(self._tokens):
             raise self._error(f"{self._here()!r} is not expected here; quote text that holds one of {SIGNS}")
-        return Filter(text=self._text, where=where, parameters=tuple(self._parameters))
+        return Filter(text=self._text, where=where, parameters=tuple(self._parameters), names=frozenset(self._names))
 
     def _either(self) -> str:
         found = [self._both()]
@@ -216,6 +227,7 @@ class _Parser:
         if operator not in OPERATORS:
             return self._said(token.text)
         one = self._fields.field(name)
+        self._names.add(name)
         self._next()
         return self._compared(one, operator, self._values(one, operator))
 
@@ -301,8 +313,8 @@ class _Parser:
         return f"instr({folded}, ?)"
 
     def _said(self, text: str) -> str:
-        lowered = text.lower()
-        if self._fields.has_trigrams and len(lowered) >= LETTERS_OF_TRIGRAM and "\0" not in lowered:
+        lowered = text.lower().replace("\0", " ")  # as the index keeps it
+        if self._fields.has_trigrams and len(lowered) >= LETTERS_OF_TRIGRAM:
             self._parameters.append('"' + lowered.replace('"', '""') + '"')
             return "c.number IN (SELECT rowid FROM trigrams WHERE trigrams MATCH ?)"
         self._parameters.append(lowered)

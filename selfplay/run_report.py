@@ -21,6 +21,7 @@ from selfplay.commands.words import program_name
 from selfplay.curves import RunCurves, curves_of_run, grouped
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference, checks_of, comparison_from_json
+from selfplay.export.private import last_name, without_private_alarm
 from selfplay.figures import Look, caption, svg_figures
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.plots import can_draw
@@ -103,7 +104,7 @@ def report_html(folder: Path, *, private: bool = True) -> str:
     """Return the page about a run folder.
 
     private: with what roles alone were told, and with what might quote it: what the environment said, the
-    configuration's texts, errors.
+    configuration's texts, errors, alarms; and with this machine's folders.
     """
     reader = RunReader(folder)
     manifest, curves = reader.manifest, curves_of_run(folder)
@@ -116,7 +117,7 @@ def report_html(folder: Path, *, private: bool = True) -> str:
         "times": {key: manifest.get(key) for key in ("created_at", "ended_at")},
         "made_by": _made_by(manifest),
         "private": private,
-        "settings": list(_key_settings(curves.settings, manifest)),
+        "settings": list(_key_settings(curves.settings, manifest, private=private)),
         "env_words": _env_words(curves.settings) if private else "",
         "kl": _kl_words(curves.settings),
         "rewards": _rewards(curves.settings, private=private),
@@ -126,15 +127,21 @@ def report_html(folder: Path, *, private: bool = True) -> str:
         "changes": [] if comparison is None else [_change(row) for row in comparison.rows],
         "headlines": _headlines(comparison),
         **_figures(curves),
-        "alarms": _alarms(folder),
+        "alarms": [alarm if private else without_private_alarm(alarm) for alarm in _alarms(folder)],
         "exhibits": exhibits(index, run=reader.name, private=private),
         "surprising": surprising(index, private=private),
         "counts": _counts(index),
-        "problems": list(dict.fromkeys([*reader.problems, *index.problems])),
+        "problems": _problems([*reader.problems, *index.problems], private=private),
         "commands": _commands(folder, manifest, private=private),
         "config": reader.config_text if private else "",
     }
     return _environment().get_template("report.html.jinja").render(seen)
+
+
+def _problems(problems: Sequence[str], *, private: bool) -> list[str]:
+    distinct = list(dict.fromkeys(problems))
+    # What says why a line cannot be read may quote it.
+    return distinct if private or not distinct else [f"{len(distinct)} things could not be read"]
 
 
 def _environment() -> jinja2.Environment:
@@ -160,13 +167,20 @@ def _is_report(file: Path) -> bool:
 # ----- what was set -----
 
 
-def _key_settings(settings: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _key_settings(
+    settings: Mapping[str, Any], manifest: Mapping[str, Any], *, private: bool
+) -> Iterator[tuple[str, str]]:
     known = {"model": manifest.get("model"), "environment": manifest.get("env")}
-    yield from ((name, _word(value)) for name, value in known.items() if value)
+    yield from ((name, _place(value, private=private)) for name, value in known.items() if value)
     for name, key in KEY_SETTINGS:
         is_of_updates = name.endswith("an update") and "steps" not in settings
         if settings.get(key) not in (None, "") and not is_of_updates:
-            yield name, _word(settings[key])
+            yield name, _place(settings[key], private=private)
+
+
+def _place(value: object, *, private: bool) -> str:
+    """Return what may name files of this machine: if nothing is private, by their last names."""
+    return _word(value) if private else ", ".join(last_name(name) for name in _word(value).split(", "))
 
 
 def _env_words(settings: Mapping[str, Any]) -> str:
@@ -213,7 +227,7 @@ def _rewards(settings: Mapping[str, Any], *, private: bool) -> list[Reward]:
         words = [f"{key}={_word(value)}" for key, value in own.items() if value not in ("", None)]
         rewards.append(
             Reward(
-                label=label if name == label else f"{label} ({name})",
+                label=label if name == label else f"{label} ({_place(name, private=private)})",
                 counts=_counts_for(spec),
                 settings=", ".join(words) if private else "",
                 summary=summary,
@@ -241,14 +255,14 @@ def _made_by(manifest: Mapping[str, Any]) -> str:
 
 def _commands(folder: Path, manifest: Mapping[str, Any], *, private: bool) -> list[str]:
     program, command = program_name(), str(manifest.get("command") or "")
-    commit = manifest.get("git")
+    commit, shown = manifest.get("git"), folder if private else Path(folder.resolve().name)
     lines = [f"git checkout {commit}"] if commit else []
     # What was typed may hold a brief.
     if command and private:
         lines.append(command if command.startswith("python") else f"{program} {command}")
     elif manifest.get("kind") == "train":
-        lines.append(f"{program} train config={folder / 'config.yaml'}")
-    return [*lines, f"{program} view {folder}"]
+        lines.append(f"{program} train config={shown / 'config.yaml'}")
+    return [*lines, f"{program} view {shown}"]
 
 
 # ----- what came of it -----

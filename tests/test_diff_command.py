@@ -28,11 +28,31 @@ def test_diff_prints_the_numbers_and_the_scenarios_lost_most(runs, capsys):
     output = answer(capsys, "chat@0", "chat@7", "n=2")
     assert output.startswith("a chat@0   b chat@7\n3 held-out scenarios\nb won 1, tied 1, lost 1\n")
     # Means 2 and 7/3.
-    assert [line.split()[:4] for line in output.splitlines() if line.startswith(" reward")] == [
+    assert [line.split()[:4] for line in output.splitlines() if line.startswith("reward ")] == [
         ["reward", "2.000", "2.333", "+0.333"]
     ]
     shown = [line for line in output.splitlines() if line.startswith("chitchat/")]
     assert shown == ["chitchat/3 · topic 3", "chitchat/2 · topic 2"]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (40, ["part", "b - a"]),
+        (80, ["part", "b - a", "95% interval"]),
+        (120, ["part", "b - a", "95% interval", "moved the reward by"]),
+    ],
+)
+def test_diff_names_every_part_whole_however_narrow_the_terminal(runs, capsys, monkeypatch, width, heads):
+    name = "a_long_name_of_a_reward"
+    for file in (write_run(runs / "named", two_versions()) / "conversations").iterdir():
+        file.write_text(file.read_text().replace('"tone"', f'"{name}"'))
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = answer(capsys, "named@0", "named@7", "n=0").splitlines()
+    head = next(line for line in lines if line.startswith("part"))
+    assert [word for word in ("part", "b - a", "95% interval", "moved the reward by") if word in head] == heads
+    assert any(line.startswith(f"{name} ") for line in lines)
+    assert max(map(len, lines)) <= width
 
 
 def test_turns_stand_beside_each_other_where_there_is_room_and_below_where_not(runs, capsys, monkeypatch):

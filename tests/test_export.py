@@ -17,6 +17,8 @@ from selfplay.transcript_index import TranscriptIndex
 CASES = json.loads((Path(__file__).parent / "data" / "filter_cases.json").read_text(encoding="utf-8"))
 SYSTEM, OPENER = {"role": "system", "content": "Chat."}, {"role": "user", "content": "Chat. Begin."}
 HELLO = "Hello there, rain?"
+ANY_SPLIT = "split=train,held_out"
+TARGETS = ("html", "inspect", "trl", "openai", "parquet", "csv")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,26 @@ def prefer(run, left, right, choice, focus="host"):
             at=at, left=IDS[left], right=IDS[right], focus=focus, question="Who?", choice=choice, by="person:anon-3f"
         ),
     )
+
+
+def changed(tmp_path, change):
+    """Return the run with every record changed."""
+    run = write_six(tmp_path / "changed")
+    for file in (run / "conversations").glob("*.jsonl"):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for record in records:
+            change(record)
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run
+
+
+def written(run, out, to, **settings):
+    """Return all text that an export writes."""
+    export(run, Request(to=to, out=out, **settings))
+    if to == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        return json.dumps([parquet.read_table(file).to_pylist() for file in sorted(out.iterdir())])
+    return "".join(file.read_text(encoding="utf-8") for file in (out.iterdir() if out.is_dir() else [out]))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["q"])
@@ -68,7 +90,10 @@ def test_openai_has_a_line_for_each_role_that_spoke_in_what_did_not_fail(run, tm
         {"role": "user", "content": HELLO},
         {"role": "assistant", "content": "What do you like?"},
     ]
-    assert notes == ("1 failed conversations are left out",)
+    assert notes == (
+        "1 failed conversations are left out",
+        "2 of the lines are of held-out scenarios: where='split=train' leaves them out",
+    )
 
 
 def test_openai_without_private_has_no_brief_and_no_opener_that_quotes_it(run, tmp_path):
@@ -83,13 +108,54 @@ def test_openai_without_private_has_no_brief_and_no_opener_that_quotes_it(run, t
 
 def test_supervised_has_every_uncut_turn_of_trained_roles_after_what_they_knew(run, tmp_path):
     lines, notes = lines_of(run, tmp_path / "out.jsonl", to="trl")
-    # 0 and 1: two turns each; 2: only the host is trained; 3: the second is cut; 4 failed; 5 is cut.
-    assert len(lines) == 6
+    # 0 and 1: two turns each; 2: only the host is trained; 3 is held out; 4 failed; 5 is cut.
+    assert len(lines) == 5
     assert lines[1] == {
         "prompt": [SYSTEM, {"role": "user", "content": HELLO}],
         "completion": [{"role": "assistant", "content": "What do you like?"}],
     }
-    assert set(notes) == {"2 turns that a limit cut are left out", "1 failed conversations are left out"}
+    held_out = "1 held-out conversations are left out: a where= that names split takes them"
+    assert set(notes) == {
+        "1 turns that a limit cut are left out",
+        "1 failed conversations are left out",
+        held_out,
+    }
+
+
+@pytest.mark.parametrize(("where", "num"), [("split=train,held_out", 6), ("!split=train", 1), ("turns>0", 5)])
+def test_held_out_conversations_are_for_training_only_where_the_filter_names_splits(run, tmp_path, where, num):
+    lines, _ = lines_of(run, tmp_path / "out.jsonl", to="trl", where=where)
+    assert len(lines) == num
+
+
+def test_a_filter_cannot_open_what_the_split_closes(run, tmp_path):
+    with pytest.raises(UserError, match="filter"):
+        export(run, Request(to="trl", out=tmp_path / "out.jsonl", where="reward>3) | (reward<9"))
+    with pytest.raises(UserError, match="all 1 conversations that fit are held out"):
+        export(run, Request(to="trl", out=tmp_path / "out.jsonl", where="seed=9"))
+
+
+def test_supervised_by_label_is_only_what_people_chose(tmp_path):
+    run = write_six(tmp_path / "run")
+    prefer(run, 0, 2, "right")
+    lines, notes = lines_of(run, tmp_path / "out.jsonl", to="trl", source="labels")
+    assert [line["completion"][0]["content"] for line in lines] == ["Rivers move."]
+    assert "1 turns are of conversations that people did not choose" in notes
+
+
+def test_a_run_that_trained_nobody_is_told_which_roles_there_are(tmp_path):
+    run = changed(tmp_path, lambda record: [player.update(trained=False) for player in record["players"].values()])
+    for kind in ("supervised", "unpaired", "preference"):
+        with pytest.raises(UserError, match="no role was trained; choose with roles=host,guest"):
+            export(run, Request(to="trl", out=tmp_path / "out.jsonl", kind=kind, where="reward<9 & !status=failed"))
+
+
+def test_groups_of_one_are_not_counted_and_others_once(run, tmp_path):
+    wanted = Request(to="trl", out=tmp_path / "out.jsonl", kind="preference", gap=100.0)
+    with pytest.raises(UserError, match=r": 1 groups are too even in their rewards$"):
+        export(run, wanted)
+    with pytest.raises(UserError, match="no group has two conversations"):
+        export(run, Request(to="trl", out=tmp_path / "out.jsonl", kind="preference", where="step>0"))
 
 
 def test_pair_by_reward_is_the_best_and_the_worst_at_the_first_difference(run, tmp_path):
@@ -129,7 +195,7 @@ def test_pairs_by_label_follow_people_and_leave_out_ties(tmp_path):
     prefer(run, 0, 3, "tie")
     prefer(run, 2, 3, "both_bad")
     prefer(run, 0, 4, "left")
-    lines, notes = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="preference", source="labels")
+    lines, notes = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="preference", source="labels", where=ANY_SPLIT)
     assert [line["chosen"][0]["content"] for line in lines] == ["Rivers move."]
     assert [line["rejected"][0]["content"] for line in lines] == [HELLO]
     assert set(notes) == {
@@ -142,7 +208,7 @@ def test_unpaired_by_label_counts_choices_and_both_bad_is_bad(tmp_path):
     run = write_six(tmp_path / "run")
     prefer(run, 0, 2, "right")
     prefer(run, 2, 3, "both_bad")
-    lines, _ = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="unpaired", source="labels")
+    lines, _ = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="unpaired", source="labels", where=ANY_SPLIT)
     # 2: once chosen, once bad, so nothing; 0 was not chosen; 3 was bad.
     assert [(line["completion"][0]["content"], line["label"]) for line in lines] == [
         (HELLO, False),
@@ -151,7 +217,7 @@ def test_unpaired_by_label_counts_choices_and_both_bad_is_bad(tmp_path):
 
 
 def test_unpaired_by_reward_compares_turns_with_the_threshold(run, tmp_path):
-    lines, _ = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="unpaired", threshold=0.0)
+    lines, _ = lines_of(run, tmp_path / "out.jsonl", to="trl", kind="unpaired", threshold=0.0, where=ANY_SPLIT)
     # Rewards of the six turns: 1, 1, -0.5, -1, 1.5, 0.  Conversation 1 is the second.
     assert [line["label"] for line in lines] == [True, True, False, False, False, True]
 
@@ -207,6 +273,82 @@ def test_without_private_keeps_what_was_said_aloud_and_nothing_else(run):
     assert "likes" not in json.dumps(public)
     assert public["outcome"]["facts"] == {}
     assert public["turns"][1]["text"] == "I am so sorry."
+
+
+def plant(record):
+    """Put a canary wherever something private, or of a reader's own, can stand."""
+    record["scenario"]["hint"] = record["unknown"] = record["origin"]["host"] = "CANARY field"
+    record["scenario"]["env"] = "/home/CANARY/envs/talk"
+    for player in record["players"].values():
+        player |= {"brief": "CANARY brief", "model": "/home/CANARY/models/small"}
+        player["sampling"] = {"temperature": 1.0, "stop": "CANARY stop"}
+    for role in record["scenario"]["roles"]:
+        record["scenario"]["private"][role] = {"word": "CANARY private"}
+    first = record["turns"][0]
+    first |= {"heard_text": "CANARY opener", "thought": "CANARY thought"}
+    first["action"] = {"kind": "guess", "value": "CANARY value", "legal": True}
+    record["outcome"]["facts"] = {"said": "CANARY facts"}
+    record |= {"error": "CANARY error", "tags": ["CANARY tag"]}
+    if record.get("rewards"):
+        record["rewards"]["note"] = "CANARY note"
+        for part in record["rewards"]["parts"]:
+            part["why"] = "CANARY why"
+
+
+def plant_beside(run):
+    score = {"name": "question", "raw": 1, "status": "ok", "why": "CANARY of a score"}
+    line = {"schema": "selfplay.annotation/1", "at": "2026-11-22T05:12:40Z", "conversation": IDS[0], "turn": 0}
+    tag = {**line, "by": "person:CANARY", "kind": "tag", "data": {"tag": "CANARY tag", "remove": False}}
+    with (run / "annotations.jsonl").open("a") as file:
+        for one in ({**line, "by": "rescore", "kind": "score", "data": score}, tag):
+            file.write(json.dumps(one) + "\n")
+    alarm = {"schema": "selfplay.alarm/1", "at": line["at"], "step": 1, "name": "x", "state": "began", "look_at": []}
+    (run / "alarms.jsonl").write_text(json.dumps({**alarm, "text": "CANARY alarm"}) + "\n")
+    manifest = json.loads((run / "run.json").read_text())
+    places = {"command": "train CANARY", "model": "/home/CANARY/models/small", "env": "/home/CANARY/env.py"}
+    (run / "run.json").write_text(json.dumps({**manifest, **places}))
+    (run / "config.yaml").write_text("env: {default_brief: CANARY config}\n")
+    prefer(run, 0, 2, "left")
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_without_private_no_target_says_what_is_not_for_others(tmp_path, to):
+    run = changed(tmp_path, plant)
+    plant_beside(run)
+    where = '!brief~"CANARY filter" & split=train'
+    said = written(run, tmp_path / "out", to, has_private=False, has_tokens=True, where=where)
+    assert "CANARY" not in said
+    assert str(tmp_path) not in said
+    assert "Rivers move." in said
+    # What was planted was there to be found.
+    assert "CANARY" in written(run, tmp_path / "all", to, where=where)
+
+
+def test_without_private_a_record_has_only_known_fields(tmp_path):
+    plain = json.loads((changed(tmp_path, plant) / "conversations" / "train-000.jsonl").read_text().splitlines()[0])
+    public = without_private(plain)
+    assert public["players"]["host"]["model"] == "small"
+    assert public["scenario"]["env"] == "talk"
+    assert public["players"]["host"]["sampling"] == {"temperature": 1.0}
+    assert public["turns"][0]["action"] == {"kind": "guess", "legal": True}
+    assert public["error"] == "left out"
+
+
+# ----- what other writers may store -----
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_every_target_takes_half_a_surrogate_pair_and_numbers_that_are_none(tmp_path, to):
+    def change(record):
+        record["turns"][0] |= {"text": "Half \ud83d here", "seconds": 1e999, "num_tokens": 2**70}
+        record["scenario"]["public"] = {"topic": "rain \udc00", "level": 1e999}
+        record["outcome"]["facts"] = {"far": -1e999}
+
+    run = changed(tmp_path, change)
+    for file in (run / "conversations").glob("*.jsonl"):
+        file.write_text(file.read_text().replace("Infinity", "1e999"))
+    said = written(run, tmp_path / "out", to, where=ANY_SPLIT)
+    assert "Half \ufffd here" in said or "Half \\ufffd here" in said
 
 
 # ----- destinations and commands -----

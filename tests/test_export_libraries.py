@@ -49,6 +49,10 @@ def test_inspect_reads_the_log_with_scores_limits_and_errors(run, tmp_path):
     scores = {score.name: score for score in header.results.scores}
     # Raw praise of host and guest: 0, 0; -1, -2; 1, 0; 0 and none: -2 / 7.
     assert scores["praise"].metrics["mean"].value == pytest.approx(-2 / 7)
+    # Samples of one conversation hang together: a standard error would say too little.
+    assert set(scores["praise"].metrics) == {"mean"}
+    # Two roles of the conversation that failed.
+    assert (header.results.total_samples, header.results.completed_samples) == (12, 10)
     assert (scores["praise"].scored_samples, scores["praise"].unscored_samples) == (7, 5)
 
 

@@ -59,6 +59,17 @@ def test_page_holds_its_conversations_and_no_address_of_others(tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_page_holds_of_a_conversation_what_the_server_answers(tmp_path):
+    from selfplay.export.answers import Answers
+
+    held = data_of(page_of(tmp_path, has_tokens=True))["conversations"]
+    asked = Answers(tmp_path / "runs" / "six")
+    for id in IDS:
+        answered = asked.get(f"/api/r/six/c/{id}")
+        assert {**held[id], "replay": ""} == {**answered, "replay": ""}
+        assert held[id]["replay"] == f"selfplay play from=six/{id} turn={{turn}}"
+
+
 def test_page_without_private_says_no_secret(tmp_path):
     run = write_six(tmp_path / "runs" / "six", config="env: {personas: {host: a secret}}\n")
     export(run, Request(to="html", out=tmp_path / "six.html", has_private=False, has_tokens=True))
@@ -126,8 +137,9 @@ def sorted_pages(tmp_path_factory):
 
 
 @pytest.mark.browser
-def test_page_opened_from_disk_shows_its_pages_and_asks_nobody(tmp_path):
-    page = page_of(tmp_path)
+@pytest.mark.parametrize("has_private", [True, False])
+def test_page_opened_from_disk_shows_its_pages_and_asks_nobody(tmp_path, has_private):
+    page = page_of(tmp_path, has_private=has_private)
     with browsing(page.as_uri()) as watched:
         shown = watched.open("#/r/six/list?q=reward%3E1")
         shown.get_by_text("2 of 6").wait_for()

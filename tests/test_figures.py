@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from six_conversations import write_six
 
 from selfplay.commands import main
-from selfplay.curves import Band, Group, RunCurves, grouped, read_curves, smoothed
+from selfplay.curves import Band, Group, RunCurves, grouped, read_curves, repeated_seeds, smoothed
 from selfplay.errors import UserError
 from selfplay.figure_sheet import Look, for_page, printable
 from selfplay.figures import caption, contributions, draw_all, reward_against_kl, svg_figures
@@ -84,6 +85,26 @@ def test_runs_that_differ_only_in_seed_are_one_group_named_after_what_differs(tm
     assert "learning_rate=0.1: 2 runs (seeds 0, 1); learning_rate=0.2: 1 run (seed 2)." in words
     assert "n = 12 conversations an update." in words
     assert "lowest to highest run" in words
+
+
+def test_a_run_that_is_named_twice_counts_once(tmp_path):
+    store(tmp_path / "a", 1.0)
+    (group,) = grouped(read_curves(["a", str(tmp_path / "a"), "a"], tmp_path))
+    assert [run.name for run in group.runs] == ["a"]
+
+
+def test_two_runs_of_one_seed_in_a_group_are_said(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        store(tmp_path / name, 1.0, seed=seed)
+    groups = grouped(read_curves(["a", "b", "c"], tmp_path))
+    assert repeated_seeds(groups) == ["a and c have the same seed, 0: the band counts each as one more seed"]
+    assert repeated_seeds(grouped(read_curves(["a", "b"], tmp_path))) == []
+
+
+def test_filter_of_curves_cannot_open_what_the_split_closes(tmp_path):
+    write_six(tmp_path / "six")
+    with pytest.raises(UserError, match="filter"):
+        read_curves(["six"], tmp_path, where="reward>3) | (reward<9")
 
 
 def test_a_study_without_runs_is_read_from_its_cells_in_the_order_of_its_arms():

@@ -157,6 +157,24 @@ def test_report_without_private_text_has_no_briefs_openers_or_configuration(run)
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_report_without_private_text_names_no_folders_and_quotes_no_alarm(run):
+    manifest = json.loads((run / "run.json").read_text())
+    places = {"kind": "train", "model": "/home/CANARY/models/small", "env": "/home/CANARY/env.py"}
+    (run / "run.json").write_text(json.dumps({**manifest, **places}))
+    alarm = {"name": "reward_gap", "step": 1, "state": "began", "text": "CANARY of an alarm"}
+    (run / "alarms.jsonl").write_text(json.dumps(alarm) + "\n")
+    with (run / "conversations" / "train-000.jsonl").open("a") as file:
+        file.write('{"schema": "CANARY"}\n')
+    assert report_html(run).count("CANARY") >= 4
+    page = report_html(run, private=False)
+    assert "CANARY" not in page
+    assert str(run.parent) not in page
+    assert "reward gap" in page
+    assert f"view {run.name}" in page
+    assert "1 things could not be read" in page
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_what_a_run_lacks_is_left_out(run):
     for name in ("evaluation.json", "alarms.jsonl", "metrics.jsonl"):
         (run / name).unlink()

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from rich.cells import cell_len
 from six_conversations import IDS, write_six
 
 from selfplay.commands import top
@@ -59,6 +60,24 @@ def test_top_looks_among_what_fits_a_filter(runs, capsys):
         "surprising": [(IDS[1], 1.75)],
     }
     assert found(capsys, "", "reward<0")["best"] == [(IDS[1], -1.5)]
+
+
+def test_filter_cannot_open_what_the_number_closes(runs):
+    with pytest.raises(UserError, match="filter"):
+        top.run(read_words(["six", "where=reward>3) | (reward<9"]))
+
+
+@pytest.mark.parametrize("words", [["six"], ["six", "by=question"], ["six", "by=seconds"]])
+@pytest.mark.parametrize("width", [20, 30, 40, 80])
+def test_top_prints_no_line_wider_than_the_terminal(runs, capsys, monkeypatch, words, width):
+    file = next((runs / "six" / "conversations").glob("*.jsonl"))
+    # A conversation that took very long.
+    file.write_text(file.read_text().replace('"play_seconds": 3.5', '"play_seconds": 1e300'))
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = answer(capsys, *words).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    # What to type next is never cut, but may stand in two lines.
+    assert "".join(IDS[0].split("-")) in "".join(line.split(" ")[0] for line in lines).replace("-", "")
 
 
 def test_top_prints_tables_with_first_words(runs, capsys):

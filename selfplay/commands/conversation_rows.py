@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ NUMBERS = frozenset(("seed", "conv.", "turns", "said", "cut", "size", "reward", 
 GIVING = frozenset(("env", "model", "ended", "about", "first words"))  # they are cut where the terminal is narrow
 LEAST = 10  # so many characters a column of GIVING keeps; where there is no room for that, columns are left out
 GAP = 2  # between two columns
+LARGE_REWARD = 1e6  # from here on one is written as 1.5e+06
 NUM_FIRST_WORDS = 60  # characters
 LARGE = 50_000_000  # bytes of conversations that take so long to index that one should be told
 
@@ -77,17 +78,19 @@ def conversation_cells(row: Row) -> dict[str, Text]:
         "turns": Text(str(row.turns)),
         "said": Text(str(row.tokens)),
         "cut": Text(share(row.cut_turns, row.turns)),
-        "reward": Text("-" if row.reward is None else f"{row.reward:z.2f}"),
+        "reward": Text(_reward(row.reward)),
         "ended": ended,
         "about": cut_cell(_topic(row.public)),
         "first words": cut_cell(first_words(row.first_words, length=NUM_FIRST_WORDS)),
     }
 
 
-def rows_table(rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequence[str]) -> Table:
+def rows_table(
+    rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequence[str], numbers: Collection[str] = NUMBERS
+) -> Table:
     """Return the rows as a table; its first column says what to type next, so it is the last to give way.
 
-    left_out: columns that go where there is no room, in this order.
+    left_out: columns that go where there is no room, in this order.  numbers: columns that are aligned on the right.
     """
     widths = {name: max(len(name), *(row[name].cell_len for row in rows)) for name in rows[0]}
     first = next(iter(widths))
@@ -99,7 +102,7 @@ def rows_table(rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequ
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in widths:
         is_whole = name not in GIVING and name != first
-        table.add_column(cut_cell(name), no_wrap=is_whole, justify="right" if name in NUMBERS else "left")
+        table.add_column(cut_cell(name), no_wrap=is_whole, justify="right" if name in numbers else "left")
     table.columns[0].width, table.columns[0].overflow = min(widths[first], width), "fold"
     for row in rows:
         table.add_row(*(row[name] for name in widths))
@@ -109,6 +112,12 @@ def rows_table(rows: Sequence[Mapping[str, Text]], *, width: int, left_out: Sequ
 def cut_cell(text: str) -> Text:
     """Return a cell that ends in an ellipsis where it has no room."""
     return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _reward(reward: float | None) -> str:
+    if reward is None:
+        return "-"
+    return f"{reward:z.2f}" if abs(reward) < LARGE_REWARD else f"{reward:.2g}"
 
 
 def _outcome(row: Row) -> Outcome | None:

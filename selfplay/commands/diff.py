@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from selfplay.commands.conversation_rows import rows_table
 from selfplay.commands.side_by_side import column_of, print_side_by_side
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
@@ -58,6 +58,7 @@ Examples:
   selfplay diff chat@0 chat@20
   selfplay diff chat-a@ chat-b@ part=question n=2
 """
+NAME, MOVED = "part", "moved the reward by"
 
 
 class DiffSettings(Settings):
@@ -147,32 +148,28 @@ def _print_summary(console: Console, comparison: PairedComparison) -> None:
     won, tied, lost = (comparison.count(result) for result in ("win", "tie", "loss"))
     console.print(Text(f"b won {won}, tied {tied}, lost {lost}{by}", style="bold"))
     if num:
-        console.print(_table(comparison))
+        console.print(_table(comparison, width=console.width))
         console.print(Text("means over scenarios; bold: the interval excludes 0", style="dim"))
 
 
-def _table(comparison: PairedComparison) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+def _table(comparison: PairedComparison, *, width: int) -> Table:
     interval = f"{comparison.confidence:.0%} interval"
-    for column in ("", "a", "b", "b - a", interval, "moved the reward by"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
     rows = [comparison.difference, *(part for part in comparison.parts if part.name != comparison.part)]
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
+    cells = [_cells(row, interval) for row in rows]
+    return rows_table(cells, width=width, left_out=(MOVED, interval, "a", "b"), numbers=cells[0].keys() - {NAME})
 
 
-def _cells(row: PairedDifference) -> list[Text]:
+def _cells(row: PairedDifference, interval: str) -> dict[str, Text]:
     style = "bold" if row.is_clear else ""
-    interval = f"{row.low:+z.3f} to {row.high:+z.3f}" if math.isfinite(row.low) else "-"
-    return [
-        Text(one_line(row.name)),
-        Text(_number(row.a, "z.3f")),
-        Text(_number(row.b, "z.3f")),
-        Text(_number(row.difference, "+z.3f"), style=style),
-        Text(interval, style=style or "dim"),
-        Text(_number(row.value, "+z.3f"), style="dim"),
-    ]
+    ends = f"{row.low:+z.3f} to {row.high:+z.3f}" if math.isfinite(row.low) else "-"
+    return {
+        NAME: Text(one_line(row.name)),
+        "a": Text(_number(row.a, "z.3f")),
+        "b": Text(_number(row.b, "z.3f")),
+        "b - a": Text(_number(row.difference, "+z.3f"), style=style),
+        interval: Text(ends, style=style or "dim"),
+        MOVED: Text(_number(row.value, "+z.3f"), style="dim"),
+    }
 
 
 def _print_scenario(console: Console, comparison: PairedComparison, scenario: PairedScenario) -> None:

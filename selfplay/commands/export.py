@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from rich.text import Text
 
+from selfplay.commands.conversation_rows import open_index
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
@@ -34,15 +35,17 @@ Write the conversations of a run, or those that fit a filter, for other tools.  
   to=parquet     two tables, of conversations and of turns, in a folder; needs pyarrow; lost: tokens
   to=csv         the same two tables as csv files; lost too: null against empty text
   out=PATH       where to (default: here, named after the run)
-  where=FILTER   such as 'reward<0 & split=held_out' (docs/filters.md)
-  private=false  leave out briefs, private facts, and what quotes them; what players say of them stays
+  where=FILTER   such as 'reward<0 & split=held_out' (docs/filters.md); to=trl takes training conversations alone
+                 unless the filter names split
+  private=false  leave out briefs, private facts, what may quote them (reasons, errors, the values of moves), people's
+                 tags and labels, the configuration and this machine's folders; what players say stays
   limit=N        the newest N conversations, 0 for all (default: {DEFAULT_LIMIT} for html, else all)
   tokens=true    html: with every token and its numbers
   roles=A,B      openai, trl: whose views (default: all; trl: the trained ones)
 
 Of to=trl:
   kind=supervised   prompt and completion: every turn after exactly what its role knew; turns that a limit cut, and
-                    failed conversations, are left out
+                    failed conversations, are left out; source=labels: only of what people chose
   kind=preference   prompt, chosen, rejected: two conversations on a scenario at the role's first turn that differs;
                     dropped where what it heard before differs, for then they share no prompt.  source=labels: by
                     people's choices, ties and both-bad dropped; source=rewards: best against worst of each group
@@ -89,6 +92,7 @@ def run(line: CommandLine) -> int:
     if settings.to is None:
         raise UserError(f"to= is missing: what should be written? One of {', '.join(TARGETS)}")
     folder = find_run(plain[0] if plain else "", settings.runs)
+    open_index(folder).close()  # who would wait long for it is told why
     result = export(folder, _request(settings, settings.to, folder))
     if line.as_json:
         print(json.dumps({"path": str(result.path), "num": result.num, "of": result.noun, "notes": result.notes}))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from rich.console import Console
@@ -54,6 +54,8 @@ VERDICTS: Mapping[str, str] = {
     "0": "both_bad",
     "s": "skip",
 }
+Sides = tuple[Mapping[str, Any], Mapping[str, Any]]  # as `blind` leaves them
+
 UNDO, QUIT = "u", "q"
 PROMPT = "1 A much  2 A  3 same  4 B  5 B much  0 both bad  s skip  u undo  q end > "
 
@@ -77,7 +79,8 @@ def run(line: CommandLine) -> int:
     index.refresh()
     labeller = Labeller(folder, index, person=settings.person or local_person())
     console = open_console()
-    sitting = _Sitting(labeller=labeller, console=console, wanted=settings.n)
+    is_said = "n" in settings.model_fields_set
+    sitting = _Sitting(labeller=labeller, console=console, wanted=settings.n, counts_own=is_said)
     try:
         sitting.sit()
     except KeyboardInterrupt:
@@ -93,6 +96,7 @@ class _Sitting:
     labeller: Labeller
     console: Console
     wanted: int  # answers; pairs passed over do not count
+    counts_own: bool = False  # whether people are told how many of these are given, or how far their round is
     num_given: int = 0
 
     def sit(self) -> None:
@@ -120,7 +124,9 @@ class _Sitting:
         if pair is None:
             self.console.print(Text("there is no other pair of conversations on one scenario", style="yellow"))
             return None
-        _print_pair(self.console, self.labeller, pair)
+        progress = self.labeller.progress()
+        how_far = f"{self.num_given} of {self.wanted}" if self.counts_own else f"{progress.done} of {progress.of}"
+        _print_pair(self.console, self.labeller.shown(pair), pair, progress, how_far=how_far)
         return pair
 
     def _key(self) -> str:
@@ -144,16 +150,15 @@ class _Sitting:
         self.console.print(Text(words, style="dim"))
 
 
-def _print_pair(console: Console, labeller: Labeller, pair: Pair) -> None:
-    left, right = labeller.shown(pair)
-    progress = labeller.progress()
+def _print_pair(console: Console, sides: Sides, pair: Pair, progress: Progress, *, how_far: str) -> None:
     console.print()
     console.rule(style="dim")
     console.print(Text.assemble((pair.question, "bold"), f" ({one_line(pair.focus)})"))
     agreement = "" if progress.agreement is None else f" · you agree with yourself {progress.agreement:.0%}"
     about = f" · {one_line(pair.about)}" if pair.about else ""
-    console.print(Text(f"{progress.done} of {progress.of}{about}{agreement}", style="dim"))
-    print_side_by_side(console, column_of(left, title="A"), column_of(right, title="B"), focus=pair.focus)
+    console.print(Text(f"{how_far}{about}{agreement}", style="dim"))
+    left, right = (column_of(side, title=title) for side, title in zip(sides, "AB", strict=True))
+    print_side_by_side(console, left, right, focus=pair.focus)
 
 
 def _print_revealed(console: Console, revealed: Revealed) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
-from selfplay.curves import BandKind, RunCurves, grouped, read_curves
+from selfplay.curves import BandKind, RunCurves, grouped, read_curves, repeated_seeds
 from selfplay.figures import Look, caption, draw_all
 from selfplay.run_reader import find_run
 
@@ -65,13 +65,16 @@ def run(line: CommandLine) -> int:
     groups = grouped(read_curves(named, settings.runs, where=settings.where))
     look = Look(smooth=settings.smooth, band=settings.band)
     files = draw_all(groups, settings.out or _beside(named, settings.runs), look=look)
+    notes = repeated_seeds(groups)
     if line.as_json:
-        print(json.dumps({"files": list(map(str, files)), "groups": {one.label: _names(one.runs) for one in groups}}))
+        named_groups = {one.label: _names(one.runs) for one in groups}
+        print(json.dumps({"files": list(map(str, files)), "groups": named_groups, "notes": notes}))
         return 0
     console = open_console()
     for file in files:
         console.print(Text(one_line(str(file))))
-    console.print(Text(one_line(caption(groups, look=look)), style="dim"))
+    for text in (caption(groups, look=look), *notes):
+        console.print(Text(one_line(text), style="dim"))
     return 0
 
 

@@ -29,7 +29,8 @@ scenarios, the most surprising ones, and how to do it again.  What a run lacks i
   RUN            a run folder, a name under runs/, or nothing: the newest run
   out=FILE       where it goes; an older report is replaced, no other file is (default: RUN/report.html)
   private=false  leave out what roles alone were told and what may quote it: briefs, what the environment said, errors,
-                 the command and the configuration; what the roles said themselves stays
+                 alarms' texts, the command and the configuration; and this machine's folders; what the roles said
+                 themselves stays
   runs=FOLDER    where runs are kept (default: runs)
   --json         print the file's place as JSON
 

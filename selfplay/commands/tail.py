@@ -6,10 +6,12 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import Field
 from rich.console import Console
@@ -44,7 +46,6 @@ Examples:
   selfplay tail my-run n=3
 """
 LOOK_SECONDS = 0.5
-BLOCK_BYTES = 65536  # read at once, from the end backwards
 # Of a step's metrics, in this order; what a step lacks is left out.
 SHOWN: Mapping[str, tuple[str, str]] = {
     "reward/per_conversation": ("reward", ".3f"),
@@ -130,11 +131,11 @@ def follow(folder: Path, printer: _Printer, *, num_first: int) -> None:
 
 
 class _Tails:
-    """How far each file of a run's lines was read; a file that was replaced goes on at its end."""
+    """How far each file of a run's lines was read; of one that was replaced, lines that it had before are not new."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._read: dict[Path, tuple[int, int]] = {}  # file -> inode, bytes read
+        self._read: dict[Path, _Read] = {}
 
     def last(self, number: int, printer: _Printer) -> Iterator[dict[str, Any]]:
         """Yield the last lines: conversations by their files, then metrics, then alarms; each so many."""
@@ -167,38 +168,44 @@ class _Tails:
 
     def _last_lines(self, path: Path, number: int) -> list[bytes]:
         """Return the last whole lines of a file, and note that it was read up to there."""
-        try:
-            with path.open("rb") as file:
-                inode, end = os.fstat(file.fileno()).st_ino, file.seek(0, os.SEEK_END)
-                block, start = b"", end
-                while start > 0 and block.count(b"\n") <= number:
-                    start = max(0, start - BLOCK_BYTES)
-                    file.seek(start)
-                    block = file.read(end - start)
-        except OSError:
-            return []
-        whole = block[: block.rfind(b"\n") + 1]
-        self._read[path] = (inode, end - (len(block) - len(whole)))
-        lines = whole.split(b"\n")[:-1]
-        return lines[max(0, len(lines) - number) :]
+        return list(deque(self._unread_lines(path), maxlen=number))
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        known = self._read.get(path)
+        return list(self._unread_lines(path))
+
+    def _unread_lines(self, path: Path) -> Iterator[bytes]:
+        before = self._read.get(path)
         try:
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
-                if known is not None and (known[0] != found.st_ino or found.st_size < known[1]):
-                    # It went back to a checkpoint: what is left of it was shown before.
-                    self._read[path] = (found.st_ino, found.st_size)
-                    return []
-                start = known[1] if known is not None else 0
-                file.seek(start)
-                block = file.read()
+                if before is not None and before.inode == found.st_ino and before.num_bytes <= found.st_size:
+                    file.seek(before.num_bytes)
+                    yield from before.whole_lines(file)
+                    return
+                now = self._read[path] = _Read(inode=found.st_ino)
+                # It went back to a checkpoint: what is left of it was shown before.
+                known = set() if before is None else before.hashes
+                yield from (line for line in now.whole_lines(file) if hash(line) not in known)
         except OSError:
-            return []
-        whole = block[: block.rfind(b"\n") + 1]
-        self._read[path] = (found.st_ino, start + len(whole))
-        return whole.split(b"\n")[:-1]
+            return
+
+
+@dataclass(slots=True, kw_only=True)
+class _Read:
+    """What was read of a file."""
+
+    inode: int
+    num_bytes: int = 0
+    hashes: set[int] = field(default_factory=set)  # of its lines
+
+    def whole_lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield the lines from where the file stands, and note them; half a line waits for its other half."""
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            self.num_bytes += len(line)
+            self.hashes.add(hash(line))
+            yield line
 
 
 def _records(lines: list[tuple[Path, bytes]], printer: _Printer) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from selfplay.commands.list_words import read_list_words
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine
 from selfplay.errors import UserError
-from selfplay.filters import NEWEST_FIRST, OLDEST_FIRST, Fields, field_in_filter
+from selfplay.filters import NEWEST_FIRST, OLDEST_FIRST, Fields, field_in_filter, narrowed
 from selfplay.store import find_run
 from selfplay.transcript_index import Row, TranscriptIndex
 
@@ -48,6 +48,7 @@ Examples:
 """
 SETTINGS = ("by", "n")
 NUM = 5
+LARGE = 1e6  # from here on a number is written as 1.5e+06
 BEST, WORST, SURPRISING = "best", "worst", "surprising"
 COLUMNS_LEFT_OUT = ("cut", "said", "first words", "turns", "about", "ended", "reward")
 
@@ -84,14 +85,11 @@ def _standing_out(index: TranscriptIndex, key: str, *, where: str, num: int) -> 
     field = field_in_filter(key)
     kinds = {BEST: (f"{field}!=null", key, True), WORST: (f"{field}!=null", key, False)}
     kinds[SURPRISING] = ("surprise>0", "surprise", True)
+    fields = index.fields()
     return {
-        kind: list(index.page(_both(where, query), sort=of, descending=is_down, limit=num).rows)
+        kind: list(index.page(narrowed(where, query, fields), sort=of, descending=is_down, limit=num).rows)
         for kind, (query, of, is_down) in kinds.items()
     }
-
-
-def _both(where: str, query: str) -> str:
-    return f"({where}) & {query}" if where.strip() else query
 
 
 def _number(row: Row, kind: str, key: str) -> float | None:
@@ -138,4 +136,4 @@ def _cells(row: Row, kind: str, key: str) -> dict[str, Text]:
 def _shown(number: float | None) -> str:
     if number is None:
         return "-"
-    return str(number) if isinstance(number, int) else f"{number:z.3f}"
+    return str(number) if isinstance(number, int) else f"{number:z.3f}" if abs(number) < LARGE else f"{number:.3g}"

@@ -10,23 +10,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from selfplay.errors import UserError
-from selfplay.export.chosen import Chosen
+from selfplay.export.chosen import Chosen, clean
 from selfplay.export.page import bundle, static_folder, style
-from selfplay.export.private import without_private, without_private_tokens
+from selfplay.export.private import (
+    without_private_alarm,
+    without_private_comparison,
+    without_private_run,
+    without_private_tokens,
+)
 from selfplay.export.request import Request, Result
+
+if TYPE_CHECKING:
+    from selfplay.export.answers import Answers
 
 __all__ = ["write_html"]
 
 UNQUOTED = "!*'()"  # what JavaScript's encodeURIComponent leaves as it is, besides what `quote` leaves
-# Of what a run's answer says, what may quote what a role alone was told, or names folders of this machine.
-PRIVATE_OF_RUN = {"config": "", "command": None}
-
 MOST_SCENARIOS = 300  # of a comparison that is held for each part too
 
 
@@ -66,44 +71,51 @@ def _digest(text: str) -> str:
 
 def _data(chosen: Chosen, request: Request) -> Iterator[str]:
     """Yield the pieces of one JSON object: {"run", "name", "answers": {path: answer}, "rows", "conversations"}."""
+    # The server is not small, and the other targets do without.
     from selfplay.export.answers import Answers
 
     asked = Answers(chosen.folder)
     run = f"/api/r/{quote(asked.run, safe=UNQUOTED)}"
-    yield f'{{"run":{safe_json(asked.run)},"where":{safe_json(chosen.where)},"answers":{{'
-    yield ",\n".join(f"{safe_json(path)}:{safe_json(answer)}" for path, answer in _answers(asked, run, chosen))
+    where = chosen.where if chosen.has_private else ""
+    yield f'{{"run":{safe_json(asked.run)},"where":{safe_json(clean(where))},"answers":{{'
+    yield ",\n".join(f"{safe_json(path)}:{safe_json(clean(answer))}" for path, answer in _answers(asked, run, chosen))
     yield '},\n"rows":['
     for number, row in enumerate(chosen.rows()):
         yield (",\n" if number else "") + safe_json(asked.plain(row))
     yield '],\n"conversations":{'
+    # The server would look at the whole folder anew for each.
     for number, id in enumerate(chosen.ids):
-        found = asked.get(f"{run}/c/{quote(id, safe='')}")
-        answer = {**_conversation(found, chosen, has_tokens=request.has_tokens), **_around(chosen.ids, number)}
-        yield (",\n" if number else "") + f"{safe_json(id)}:{safe_json(answer)}"
+        answer = _conversation(id, asked, chosen, has_tokens=request.has_tokens)
+        yield (",\n" if number else "") + f"{safe_json(id)}:{safe_json({**answer, **_around(chosen.ids, number)})}"
     yield '},\n"tokens":{'
     is_first = True
     for id in chosen.ids if request.has_tokens else ():
         if chosen.index.has_tokens(id):
             answer = asked.get(f"{run}/c/{quote(id, safe='')}/tokens")
             kept = answer if chosen.has_private else without_private_tokens(answer)
-            yield ("" if is_first else ",\n") + f"{safe_json(id)}:{safe_json(kept)}"
+            yield ("" if is_first else ",\n") + f"{safe_json(id)}:{safe_json(clean(kept))}"
             is_first = False
     yield "}}"
 
 
-def _answers(asked: Any, run: str, chosen: Chosen) -> Iterator[tuple[str, Any]]:
+def _answers(asked: Answers, run: str, chosen: Chosen) -> Iterator[tuple[str, Any]]:
     """Yield what is asked for once, by path."""
-    answer = asked.get(run)
-    private = {} if chosen.has_private else PRIVATE_OF_RUN
-    yield run, {**answer, "path": answer["run"], "readonly": True, "is_live": False, **private}
-    yield f"{run}/metrics", asked.get(f"{run}/metrics")
-    for path in (f"{run}/versions", *_compared(asked, run, chosen.info.parts)):
+    answer, has_private = asked.get(run), chosen.has_private
+    seen = {**answer, "path": answer["run"]} if has_private else without_private_run(answer)
+    yield run, {**seen, "readonly": True, "is_live": False}
+    metrics = asked.get(f"{run}/metrics")
+    alarms = metrics["alarms"] if has_private else [without_private_alarm(alarm) for alarm in metrics["alarms"]]
+    yield f"{run}/metrics", {**metrics, "alarms": alarms}
+    versions = _or_none(asked, f"{run}/versions")
+    if versions is not None:
+        yield f"{run}/versions", versions
+    for path in _compared(asked, run, chosen.info.parts):
         found = _or_none(asked, path)
         if found is not None:
-            yield path, found
+            yield path, found if has_private else without_private_comparison(found)
 
 
-def _compared(asked: Any, run: str, parts: Sequence[str]) -> list[str]:
+def _compared(asked: Answers, run: str, parts: Sequence[str]) -> list[str]:
     """Return the paths of the comparison of the first with the newest version: by the reward, and by each part."""
     versions = (_or_none(asked, f"{run}/versions") or {}).get("versions", ())
     if len(versions) < 2:
@@ -114,19 +126,34 @@ def _compared(asked: Any, run: str, parts: Sequence[str]) -> list[str]:
     return [path, *(by_parts if max(one["scenarios"] for one in versions) <= MOST_SCENARIOS else ())]
 
 
-def _or_none(asked: Any, path: str) -> Any:
+def _or_none(asked: Answers, path: str) -> Any:
     try:
         return asked.get(path)
     except UserError:  # such as: only one version was evaluated
         return None
 
 
-def _conversation(answer: Mapping[str, Any], chosen: Chosen, *, has_tokens: bool) -> dict[str, Any]:
-    id = answer["record"]["id"]
+def _conversation(id: str, asked: Answers, chosen: Chosen, *, has_tokens: bool) -> dict[str, Any]:
+    """Return what the server answers of a conversation, but for the labels; UserError: it can no longer be read."""
+    from selfplay.view.tags import tags_of
+
+    index, record = chosen.index, chosen.record(id)
+    row = None if record is None else chosen.row(id)
+    if record is None or row is None:
+        raise UserError(f"conversation {id} of run {chosen.name} can no longer be read; nothing was written")
     # The run's folder is nobody's business, and the labels are the people's who gave them.
     replay = f"selfplay play from={chosen.name}/{id} turn={{turn}}" if chosen.has_private else ""
-    kept = {**answer, "has_tokens": bool(answer.get("has_tokens")) and has_tokens, "labels": [], "replay": replay}
-    return kept if chosen.has_private else {**kept, "record": without_private(answer["record"])}
+    return {
+        "record": record,
+        "row": asked.plain(row),
+        "siblings": [{"id": sibling.id, "reward": sibling.reward} for sibling in index.siblings(id)],
+        "group_mean": row.group_mean,
+        "sources": (record.get("rewards") or {}).get("sources") or {},
+        "tags": tags_of(record),
+        "replay": clean(replay),
+        "has_tokens": has_tokens and index.has_tokens(id),
+        "labels": [],
+    }
 
 
 def _around(ids: Sequence[str], number: int) -> dict[str, str | None]:

@@ -23,7 +23,8 @@ from typing import Any
 
 from selfplay import __version__
 from selfplay.dialog import OPENER, Conversation
-from selfplay.export.chosen import Chosen
+from selfplay.export.chosen import Chosen, clean
+from selfplay.export.private import last_name
 from selfplay.export.request import Result
 from selfplay.records_json import conversation_from_json, token_counts
 from selfplay.run_reader import RunReader
@@ -50,9 +51,10 @@ def log_name(folder: Path) -> str:
 def write_inspect(chosen: Chosen, draft: Path) -> Result:
     """Write the log; its samples never are in memory together."""
     waiting = draft.with_name(f"{draft.name}.samples")
-    means, num = _write_samples(chosen, waiting)
-    results = {"total_samples": num, "completed_samples": num, "scores": means.scores(num)}
-    head = json.dumps({**_head(chosen), "results": results}, allow_nan=False)
+    tally = _write_samples(chosen, waiting)
+    num = tally.num
+    results = {"total_samples": num, "completed_samples": num - tally.num_errors, "scores": tally.scores()}
+    head = json.dumps(clean({**_head(chosen), "results": results}), allow_nan=False)
     with draft.open("wb") as file, waiting.open("rb") as samples:
         # Who reads the head alone stops at the samples, so they come last.
         file.write(head[:-1].encode("ascii") + b', "samples": [')
@@ -65,9 +67,9 @@ def write_inspect(chosen: Chosen, draft: Path) -> Result:
     return Result(path=draft, num=num, noun="sample", notes=notes)
 
 
-def _write_samples(chosen: Chosen, path: Path) -> tuple[_Means, int]:
-    """Write the samples, and return what their scores come to and how many they are."""
-    means, num, epochs = _Means(), 0, Counter[str]()
+def _write_samples(chosen: Chosen, path: Path) -> _Tally:
+    """Write the samples, and return how many they are and what their scores come to."""
+    tally, epochs = _Tally(), Counter[str]()
     with path.open("w", encoding="ascii", newline="\n") as file:
         for record in chosen.records():
             conversation = conversation_from_json(record)
@@ -75,45 +77,40 @@ def _write_samples(chosen: Chosen, path: Path) -> tuple[_Means, int]:
                 id = f"{conversation.scenario.env}/{conversation.scenario.seed}#{role}"
                 epochs[id] += 1
                 sample = _sample(conversation, record, role, id=id, epoch=epochs[id])
-                means.add(sample["scores"])
-                file.write(("," if num else "") + "\n" + json.dumps(sample, allow_nan=False))
-                num += 1
-    return means, num
+                file.write(("," if tally.num else "") + "\n" + json.dumps(clean(sample), allow_nan=False))
+                tally.add(sample)
+    return tally
 
 
 @dataclass(slots=True)
-class _Means:
-    """Sums of the scores that go by."""
+class _Tally:
+    """What the samples that go by come to."""
 
-    values: dict[str, list[float]] = field(default_factory=dict)
+    num: int = 0
+    num_errors: int = 0
+    values: dict[str, list[float]] = field(default_factory=dict)  # score -> its numbers
 
-    def add(self, scores: Mapping[str, Record]) -> None:
-        for name, score in scores.items():
+    def add(self, sample: Record) -> None:
+        self.num += 1
+        self.num_errors += "error" in sample
+        for name, score in sample["scores"].items():
             self.values.setdefault(name, []).append(float(score["value"]))
 
-    def scores(self, num_samples: int) -> list[dict[str, Any]]:
-        """Return what Inspect shows of each score above its samples."""
+    def scores(self) -> list[dict[str, Any]]:
+        """Return what Inspect shows of each score above its samples.
+
+        No standard error: the samples of one conversation, and of one scenario, are not independent.
+        """
         return [
             {
                 "name": name,
                 "scorer": name,
                 "scored_samples": len(values),
-                "unscored_samples": num_samples - len(values),
-                "metrics": {
-                    "mean": {"name": "mean", "value": math.fsum(values) / len(values)},
-                    "stderr": {"name": "stderr", "value": _standard_error(values)},
-                },
+                "unscored_samples": self.num - len(values),
+                "metrics": {"mean": {"name": "mean", "value": math.fsum(values) / len(values)}},
             }
             for name, values in self.values.items()
         ]
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return math.sqrt(variance / len(values))
 
 
 def _head(chosen: Chosen) -> dict[str, Any]:
@@ -121,7 +118,11 @@ def _head(chosen: Chosen) -> dict[str, Any]:
     manifest, status = reader.manifest, reader.status
     created = _created(manifest)
     env, model = manifest.get("env"), manifest.get("model")
-    private = {"command": manifest.get("command")} if chosen.has_private else {}
+    metadata = {"seed": manifest.get("seed")}
+    if chosen.has_private:
+        metadata |= {"where": chosen.where, "git": manifest.get("git"), "command": manifest.get("command")}
+    else:
+        env, model = (last_name(name) if isinstance(name, str) else name for name in (env, model))
     return {
         "version": LOG_VERSION,
         "status": STATUS.get(status, "error"),
@@ -136,7 +137,7 @@ def _head(chosen: Chosen) -> dict[str, Any]:
             "model": model if isinstance(model, str) else "several",
             "config": {},
             "packages": {"selfplay-dialog": str(manifest.get("package") or __version__)},
-            "metadata": {"where": chosen.where, "seed": manifest.get("seed"), "git": manifest.get("git"), **private},
+            "metadata": metadata,
         },
         "plan": {"name": "selfplay"},
         "stats": {"started_at": created, "completed_at": manifest.get("ended_at") or ""},

@@ -19,7 +19,7 @@ __all__ = ["roles_of", "write_openai"]
 
 def write_openai(chosen: Chosen, draft: Path, *, roles: Sequence[str]) -> Result:
     """Write the lines; roles: whose views, all if there are none."""
-    num = num_conversations = 0
+    num = num_conversations = num_held_out = 0
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         for played in chosen.played():
             num_conversations += 1
@@ -28,7 +28,10 @@ def write_openai(chosen: Chosen, draft: Path, *, roles: Sequence[str]) -> Result
                 if messages[-1:] and messages[-1]["role"] == "assistant":
                     file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
                     num += 1
-    return Result(path=draft, num=num, noun="line", notes=failed_note(len(chosen.ids) - num_conversations))
+                    num_held_out += played.conversation.scenario.split == "held_out"
+    held_out = (f"{num_held_out} of the lines are of held-out scenarios: where='split=train' leaves them out",)
+    notes = (*failed_note(len(chosen.ids) - num_conversations), *(held_out if num_held_out else ()))
+    return Result(path=draft, num=num, noun="line", notes=notes)
 
 
 def roles_of(played: Played, roles: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,7 @@ __all__ = ["write_csv", "write_parquet", "write_rows_csv"]
 Kind = Literal["text", "whole", "number", "truth"]
 Record = Mapping[str, Any]
 ROWS_AT_ONCE = 2000
+MOST: Mapping[Kind, float] = {"whole": 2**63 - 1, "number": sys.float_info.max}
 # Spreadsheets compute what begins with one of these.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -82,7 +84,7 @@ def write_parquet(chosen: Chosen, draft: Path) -> Result:
     for name, table in _tables(chosen).items():
         schema = pa.schema([(column, types[kind]) for column, kind in table.columns.items()])
         with pq.ParquetWriter(draft / f"{name}.parquet", schema) as writer:
-            for rows in _batches(table.rows):
+            for rows in _batches(_typed(table)):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return Result(path=draft, num=len(chosen.ids), noun="conversation")
 
@@ -171,6 +173,22 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def _typed(table: _Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows with every value of its column's kind; what is of another kind, or too large for it, is None."""
+    for row in table.rows:
+        yield {name: _as_kind(row.get(name), kind) for name, kind in table.columns.items()}
+
+
+def _as_kind(value: Any, kind: Kind) -> Any:
+    if value is None or kind == "text":
+        return None if value is None else str(value)
+    if kind == "truth":
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST[kind]:
+        return None
+    return float(value) if kind == "number" else int(value)
+
+
 def _batches(rows: Iterable[Record]) -> Iterator[list[Record]]:
     waiting = iter(rows)
     while batch := list(islice(waiting, ROWS_AT_ONCE)):
@@ -182,8 +200,8 @@ def _write_csv(table: _Table, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(table.columns)
-        for row in table.rows:
-            writer.writerow([cell(row.get(name)) for name, cell in columns])
+        for row in _typed(table):
+            writer.writerow([cell(row[name]) for name, cell in columns])
 
 
 def _text_cell(value: Any) -> str:

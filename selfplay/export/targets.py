@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,12 +31,13 @@ class _Writer:
     write: Callable[[Chosen, Path, Request], Result]
     is_folder: bool = False
     limit: int = 0  # conversations, unless the request says otherwise
+    is_for_training: bool = False  # held-out conversations are left out, unless the request asks for them
 
 
 _WRITERS: Mapping[Target, _Writer] = {
     "html": _Writer(write=write_html, limit=DEFAULT_LIMIT),
     "inspect": _Writer(write=lambda chosen, draft, _: write_inspect(chosen, draft)),
-    "trl": _Writer(write=write_trl),
+    "trl": _Writer(write=write_trl, is_for_training=True),
     "openai": _Writer(write=lambda chosen, draft, request: write_openai(chosen, draft, roles=request.roles)),
     "parquet": _Writer(write=lambda chosen, draft, _: write_parquet(chosen, draft), is_folder=True),
     "csv": _Writer(write=lambda chosen, draft, _: write_csv(chosen, draft), is_folder=True),
@@ -72,16 +73,23 @@ def _export(folder: Path, request: Request, writer: _Writer) -> Result:
     make = new_folder if writer.is_folder else new_file
     with make(request.out) as draft, contextlib.closing(_Choice(folder, request, writer)) as choice:
         result = writer.write(choice.chosen, draft, request)
-        left_out = choice.chosen.num_left_out
-    notes = (f"{left_out} older conversations are left out: limit=0 takes them all",) if left_out else ()
+        notes = tuple(_notes(choice.chosen))
     return replace(result, path=request.out, notes=(*notes, *result.notes))
+
+
+def _notes(chosen: Chosen) -> Iterator[str]:
+    if chosen.num_left_out:
+        yield f"{chosen.num_left_out} older conversations are left out: limit=0 takes them all"
+    if chosen.num_held_out:
+        yield f"{chosen.num_held_out} held-out conversations are left out: a where= that names split takes them"
 
 
 class _Choice:
     """What was chosen, with its index open."""
 
     def __init__(self, folder: Path, request: Request, writer: _Writer) -> None:
-        self.chosen = choose(folder, request, limit=writer.limit if request.limit is None else request.limit)
+        limit = writer.limit if request.limit is None else request.limit
+        self.chosen = choose(folder, request, limit=limit, only_train=writer.is_for_training)
         try:
             _check_roles(self.chosen, request)
         except UserError:

@@ -1,7 +1,8 @@
 """Data sets for TRL, of its conversational types; every prompt is exactly what the role knew before it spoke.
 
 supervised   {"prompt", "completion"}: each turn of a role, after the messages that it had seen; cut turns are left out,
-             for nobody should learn to stop where a limit struck.
+             for nobody should learn to stop where a limit struck.  source=labels: only of conversations that people
+             chose more often than not.
 preference   {"prompt", "chosen", "rejected"}: two conversations on one scenario, at the role's first turn in which they
              differ.  The prompt is all that the role knew before that turn, and must be the same in both: two that
              differ in what the role heard give no pair.  Which is better is said of the whole conversations: by people
@@ -70,9 +71,17 @@ def write_trl(chosen: Chosen, draft: Path, request: Request) -> Result:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             num += 1
     if not num:
-        why = "; ".join(tally.notes()) or "nothing in it says what is good"
+        why = "; ".join(tally.notes()) or _why_nothing(chosen, request)
         raise UserError(f"run {chosen.name} gives no line of kind={request.kind} source={request.source}: {why}")
     return Result(path=draft, num=num, noun="line", notes=tally.notes())
+
+
+def _why_nothing(chosen: Chosen, request: Request) -> str:
+    if request.source == "rewards" and not request.roles and not any(played.trained for played in chosen.played()):
+        return "no role was trained; choose with roles=" + ",".join(chosen.info.roles)
+    if (request.kind, request.source) == ("preference", "rewards"):
+        return "no group has two conversations that did not fail"
+    return "nothing in it says what is good"
 
 
 def own_turns(conversation: Conversation, role: str) -> Iterator[OwnTurn]:
@@ -129,24 +138,24 @@ def _roles(played: Played, request: Request) -> list[str]:
 def _pairs_by_reward(chosen: Chosen, request: Request, tally: _Tally) -> Iterator[Line]:
     for _, group in groupby(chosen.played(), key=lambda played: played.conversation.group):
         siblings = list(group)
-        for role in _roles(siblings[0], request):
-            yield from _pair_of_group(siblings, role, request, tally)
+        if len(siblings) < 2:
+            continue
+        found = [_pair_of_group(siblings, role, request) for role in _roles(siblings[0], request)]
+        # A group counts once, however many of its roles give no pair for the same reason.
+        for why in dict.fromkeys(pair for pair in found if isinstance(pair, str)):
+            tally.add(why)
+        yield from (pair for pair in found if not isinstance(pair, str))
 
 
-def _pair_of_group(siblings: Sequence[Played], role: str, request: Request, tally: _Tally) -> Iterator[Line]:
+def _pair_of_group(siblings: Sequence[Played], role: str, request: Request) -> Line | str:
+    """Return the pair of a group, or why there is none."""
     rewarded = [(reward, played) for played in siblings if math.isfinite(reward := _reward(played, role))]
     if len(rewarded) < 2:
-        tally.add("groups have no two rewarded conversations")
-        return
+        return "groups have no two rewarded conversations"
     best, worst = max(rewarded, key=lambda pair: pair[0]), min(rewarded, key=lambda pair: pair[0])
     if not best[0] - worst[0] > 0 or best[0] - worst[0] < request.gap:
-        tally.add("groups are too even in their rewards")
-        return
-    found = pair_of(best[1].conversation, worst[1].conversation, role)
-    if isinstance(found, str):
-        tally.add(found)
-    else:
-        yield found
+        return "groups are too even in their rewards"
+    return pair_of(best[1].conversation, worst[1].conversation, role)
 
 
 def _reward(played: Played, role: str) -> float:
@@ -203,7 +212,22 @@ def _pairs_by_label(chosen: Chosen, request: Request, tally: _Tally) -> Iterator
                 yield found
 
 
+def _supervised_by_label(chosen: Chosen, request: Request, tally: _Tally) -> Iterator[Line]:
+    """Yield the turns of what people chose more often than not."""
+    for turn, is_good in _labelled_turns(chosen, request, tally):
+        if is_good:
+            yield {"prompt": turn.prompt, "completion": turn.completion}
+        else:
+            tally.add("turns are of conversations that people did not choose")
+
+
 def _unpaired_by_label(chosen: Chosen, request: Request, tally: _Tally) -> Iterator[Line]:
+    for turn, is_good in _labelled_turns(chosen, request, tally):
+        yield {"prompt": turn.prompt, "completion": turn.completion, "label": is_good}
+
+
+def _labelled_turns(chosen: Chosen, request: Request, tally: _Tally) -> Iterator[tuple[OwnTurn, bool]]:
+    """Yield the uncut turns of the roles that people judged, with whether what they judged was good."""
     by_id = _labelled(chosen)
     for (id, role), votes in _votes(_preferences(chosen)).items():
         if id not in by_id or (request.roles and role not in request.roles):
@@ -211,9 +235,7 @@ def _unpaired_by_label(chosen: Chosen, request: Request, tally: _Tally) -> Itera
         if votes == 0:
             tally.add("labelled conversations are neither good nor bad: as often chosen as not, or tied")
             continue
-        for turn in own_turns(by_id[id].conversation, role):
-            if not turn.is_cut:
-                yield {"prompt": turn.prompt, "completion": turn.completion, "label": votes > 0}
+        yield from ((turn, votes > 0) for turn in own_turns(by_id[id].conversation, role) if not turn.is_cut)
 
 
 def _preferences(chosen: Chosen) -> list[Preference]:
@@ -246,7 +268,7 @@ def _other(preference: Preference) -> str:
 
 _LINES: Mapping[tuple[Kind, Source], Callable[[Chosen, Request, _Tally], Iterator[Line]]] = {
     ("supervised", "rewards"): _supervised,
-    ("supervised", "labels"): _supervised,
+    ("supervised", "labels"): _supervised_by_label,
     ("preference", "rewards"): _pairs_by_reward,
     ("preference", "labels"): _pairs_by_label,
     ("unpaired", "rewards"): _unpaired_by_reward,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from selfplay.errors import UserError
+from selfplay.filters import Fields
 from selfplay.preferences import (
     Choice,
     Entry,
@@ -35,7 +36,18 @@ from selfplay.preferences import (
 from selfplay.run_folder import now
 from selfplay.transcript_index import Row, TranscriptIndex
 
-__all__ = ["QUESTION", "REASONS", "Labeller", "Pair", "Progress", "Revealed", "Verdict", "blind", "local_person"]
+__all__ = [
+    "QUESTION",
+    "REASONS",
+    "Labeller",
+    "Pair",
+    "Progress",
+    "Revealed",
+    "Verdict",
+    "blind",
+    "check_person",
+    "local_person",
+]
 
 QUESTION = "Who would you rather keep talking to?"
 SAMPLER = "uniform-same-scenario"
@@ -47,6 +59,7 @@ ROUND = 50  # choices that make a round
 PAGE_ROWS = 500  # read from the index at once
 NUM_TRIES = 100  # draws of a pair, where a scenario has too many to list them all
 MOST_LISTED = 64  # conversations of a scenario
+MOST_COMPARED = 2000  # pairs whose texts are compared to tell how many there are; the rest are taken to differ
 PLAYABLE = "status!=failed & turns>0"
 DRAW_PAIR = 1001  # first part of the spawn key: drawing pairs draws nothing that playing draws
 TOKEN_DIGITS = 32
@@ -106,15 +119,14 @@ class Labeller:
     """
 
     def __init__(self, folder: Path, index: TranscriptIndex, *, person: str, seed: int = 0) -> None:
-        """person: small letters, digits and dashes; raises UserError for another one."""
-        if PERSON.fullmatch(person) is None:
-            raise UserError(f"person={person}: use up to 40 small letters, digits and dashes, such as anon-3f")
-        self.by = f"person:{person}"
+        """person: as `check_person` has it; raises UserError for another one."""
+        self.by = f"person:{check_person(person)}"
         self._folder = folder
         self._index = index
         self._seed = seed
         self._given: dict[str, Pair] = {}  # token -> pair
         self._pool = _Pool()
+        self._count = _PairCount(index, ())
 
     def next_pair(self) -> Pair | None:
         """Return the pair to show; None: this person has seen all there are."""
@@ -128,9 +140,10 @@ class Labeller:
         own = _Own(read_preferences(self._folder), self.by)
         done, same = len(own.preferences), own.agreements()
         round_end = ROUND * (done // ROUND + 1)
+        self._fresh_pool()
         return Progress(
             done=done,
-            of=max(done, min(round_end, self._fresh_pool().num_pairs)),
+            of=max(done, self._count.up_to(round_end)),
             agreement=sum(same) / len(same) if same else None,
             num_repeats=len(same),
         )
@@ -226,11 +239,9 @@ class Labeller:
         return None
 
     def _sided(self, ids: Sequence[str], generator: np.random.Generator) -> Pair | None:
-        """Return two conversations as a pair; None: they cannot be told apart, or nobody speaks in both."""
+        """Return two conversations as a pair; None: they cannot be told apart, or no role speaks in both."""
         records = [record for id in ids if (record := self._index.record(id)) is not None]
-        if len(records) != 2 or blind(records[0])["turns"] == blind(records[1])["turns"]:
-            return None
-        roles = _focus_roles(*records)
+        roles = _roles_to_ask_about(*records) if len(records) == 2 else []
         if not roles:
             return None
         left, right = generator.permutation(np.array(ids)).tolist()
@@ -261,10 +272,20 @@ class Labeller:
         return hashlib.sha256(json.dumps([self.by, *words]).encode("ascii")).hexdigest()[:TOKEN_DIGITS]
 
     def _fresh_pool(self) -> _Pool:
-        num_playable = self._index.page(PLAYABLE, limit=1).total
-        if num_playable != self._pool.num_conversations:
-            self._pool = _Pool.of(self._index, num_conversations=num_playable)
+        # The index makes new ones whenever anything has changed in it.
+        state = self._index.fields()
+        if self._pool.state is not state:
+            before, self._pool = self._pool.scenarios, _Pool.of(self._index, state=state)
+            if self._pool.scenarios != before:
+                self._count = _PairCount(self._index, self._pool.scenarios)
         return self._pool
+
+
+def check_person(person: str) -> str:
+    """Return who labels or tags; raises UserError unless it is up to 40 small letters, digits and dashes."""
+    if PERSON.fullmatch(person) is None:
+        raise UserError(f"person={person[:60]}: use up to 40 small letters, digits and dashes, such as anon-3f")
+    return person
 
 
 def blind(record: Record) -> dict[str, Any]:
@@ -316,23 +337,47 @@ class _Pool:
     """The conversations that pairs are drawn from, by scenario; scenarios with a single one are left out."""
 
     scenarios: tuple[tuple[str, ...], ...] = ()  # ids
-    num_conversations: int = -1  # for which it was made
+    state: Fields | None = None  # the index's, from when it was made
 
     @classmethod
-    def of(cls, index: TranscriptIndex, *, num_conversations: int) -> _Pool:
+    def of(cls, index: TranscriptIndex, *, state: Fields) -> _Pool:
         found: dict[str, list[str]] = {}
         # In training each group has a scenario of its own, and the id tells the group: rows are not needed.
         for id in index.ids(f"{PLAYABLE} & split=train"):
             found.setdefault(id.rpartition("-")[0], []).append(id)
         for row in _held_out(index):
             found.setdefault(row.scenario, []).append(row.id)
-        return cls(
-            scenarios=tuple(tuple(ids) for ids in found.values() if len(ids) > 1), num_conversations=num_conversations
-        )
+        return cls(scenarios=tuple(tuple(ids) for ids in found.values() if len(ids) > 1), state=state)
 
-    @property
-    def num_pairs(self) -> int:
-        return sum(len(ids) * (len(ids) - 1) // 2 for ids in self.scenarios)
+
+class _PairCount:
+    """How many pairs there are to show, counted only as far as somebody asks: that reads conversations."""
+
+    def __init__(self, index: TranscriptIndex, scenarios: Sequence[Sequence[str]]) -> None:
+        self._index = index
+        self._found = self._fitting(scenarios)
+        self._num_found = 0
+
+    def up_to(self, most: int) -> int:
+        """Return how many pairs there are, or `most` if there are more."""
+        self._num_found += sum(1 for _ in itertools.islice(self._found, max(0, most - self._num_found)))
+        return min(self._num_found, most)
+
+    def _fitting(self, scenarios: Sequence[Sequence[str]]) -> Iterator[None]:
+        left = MOST_COMPARED
+        for ids in scenarios:
+            records: dict[str, Record | None] = {}
+            for pair in itertools.combinations(ids, 2):
+                left -= 1
+                if left < 0 or self._is_fitting(pair, records):
+                    yield None
+
+    def _is_fitting(self, pair: Sequence[str], records: dict[str, Record | None]) -> bool:
+        for id in pair:
+            if id not in records:
+                records[id] = self._index.record(id)
+        one, other = (records[id] for id in pair)
+        return one is not None and other is not None and bool(_roles_to_ask_about(one, other))
 
 
 def _held_out(index: TranscriptIndex) -> Iterator[Row]:
@@ -354,8 +399,10 @@ def _pairs(ids: Sequence[str], generator: np.random.Generator) -> Iterator[tuple
         yield ids[first], ids[second]
 
 
-def _focus_roles(left: Record, right: Record) -> list[str]:
-    """Return the roles to ask about: those that speak in both, the trained ones if there are any."""
+def _roles_to_ask_about(left: Record, right: Record) -> list[str]:
+    """Return the roles that speak in both, the trained ones if there are any; none if both read the same."""
+    if blind(left)["turns"] == blind(right)["turns"]:
+        return []
     spoke = [{turn["role"] for turn in record["turns"]} for record in (left, right)]
     both = [role for role in left["scenario"]["roles"] if role in spoke[0] & spoke[1]]
     return [role for role in both if all(_is_trained(record, role) for record in (left, right))] or both

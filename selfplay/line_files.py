@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,10 @@ from typing import Any, BinaryIO
 from selfplay.errors import UserError
 
 __all__ = ["LineFile", "LineIndex", "RecordError", "json_from_line", "line_from_json"]
+
+# What is left of a line without its digits: a positive exponent is " e " or "-e ".
+EXPONENTS, ZEROS = bytes.maketrans(b"E,:[]{}\t\r\n", b"e" + b" " * 9), bytes.maketrans(b"123456789", b"0" * 9)
+MANY_DIGITS = b"0" * 300
 
 
 class RecordError(UserError):
@@ -31,17 +36,30 @@ def line_from_json(record: Mapping[str, Any]) -> bytes:
 
 
 def json_from_line(line: bytes) -> dict[str, Any]:
-    """Return the record of one line; NaN and infinity, which other writers may use, become null.
+    """Return the record of one line; NaN and infinity, which other writers may use, become null, as does 1e999.
 
     Raises RecordError if the line is not a JSON object.
     """
     try:
-        record = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)
+        parse_float = _finite if _may_overflow(line) else None
+        record = json.loads(line.decode("utf-8"), parse_constant=lambda _: None, parse_float=parse_float)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise RecordError("not a JSON object")
     return record
+
+
+def _may_overflow(line: bytes) -> bool:
+    """Whether a number may be too large for a float; to look at each as it is parsed takes twice as long as parsing."""
+    bare = line.translate(EXPONENTS, b"0123456789.+")
+    has_many_digits = len(line) - len(bare) >= len(MANY_DIGITS) and MANY_DIGITS in line.translate(ZEROS)
+    return has_many_digits or b" e " in bare or b"-e " in bare
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 class LineFile:
@@ -159,9 +177,14 @@ class LineIndex:
         if not line.strip():
             return
         try:
-            self.places[self._identify(json_from_line(line))] = place
+            id = self._identify(json_from_line(line))
         except RecordError as error:
             self.report(f"{self._label(place)}: {error}, skipped")
+            return
+        known = self.places.get(id)
+        # Of several files the last one counts, whichever of them grew last.
+        if known is None or known.path <= place.path:
+            self.places[id] = place
 
     def _open(self, path: Path) -> BinaryIO:
         if path.suffix != ".gz":

@@ -357,6 +357,8 @@ def _turn(value: Any, players: Mapping[str, PlayerInfo]) -> Turn:
     record = _mapping("a turn", value)
     role, action = _field(record, "role", str), record.get("action")
     label = players[role].label if role in players else ""
+    if not {type(record.get("num_heard_tokens")), type(record.get("num_tokens"))} <= {int, type(None)}:
+        raise ValueError("num_heard_tokens and num_tokens should be whole numbers")
     return Turn(
         role=role,
         text=_field(record, "text", str),

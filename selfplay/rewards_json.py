@@ -18,11 +18,12 @@ from selfplay.dialog import Conversation, Floats, ScoredConversation, Scores
 from selfplay.line_files import RecordError
 from selfplay.score import Term
 
-__all__ = ["rewards_to_json", "scored_from_json"]
+__all__ = ["LARGEST", "TOLERANCE", "rewards_to_json", "scored_from_json"]
 
 # What a reward measured beside its own number ("short.words") never counts.
 MEASURED = Term(weight=0.0)
 TOLERANCE = 1e-4  # for each number in a sum: they are stored rounded
+LARGEST = float(np.finfo(np.float32).max)  # rewards are float32
 
 
 def rewards_to_json(scored: ScoredConversation, *, terms: Mapping[str, Term]) -> dict[str, Any] | None:
@@ -54,7 +55,7 @@ def scored_from_json(record: Mapping[str, Any], conversation: Conversation) -> S
     try:
         scored = _scored(block, conversation)
         _check_sums(block, scored)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise RecordError(f"conversation {conversation.id!r}: its rewards cannot be read: {error!r}") from error
     return scored
 
@@ -153,7 +154,8 @@ def _check_sums(block: Mapping[str, Any], scored: ScoredConversation) -> None:
 
 def _check_sum(what: str, total: float, addends: list[float], *, slack: float = 0.0) -> None:
     rounding = TOLERANCE * (1 + len(addends) + sum(map(abs, addends)) + slack)
-    if not abs(sum(addends) - total) <= rounding:
+    # Gates may have multiplied to what is not finite any more.
+    if not abs(sum(addends) - total) <= rounding < math.inf:
         raise ValueError(f"{what} has {total:g}, but what it is made of sums to {sum(addends):g}")
 
 
@@ -167,4 +169,6 @@ def _number(value: object) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is no number")
+    if abs(value) > LARGEST:
+        raise OverflowError("a number is too large")
     return float(value)

@@ -14,7 +14,7 @@ from typing import Any
 from selfplay.dialog import Conversation, Outcome, clean_text, id_order
 from selfplay.line_files import RecordError
 from selfplay.records_json import conversation_from_json, token_counts
-from selfplay.rewards_json import TOLERANCE, scored_from_json
+from selfplay.rewards_json import LARGEST, TOLERANCE, scored_from_json
 from selfplay.run_folder import ID
 
 __all__ = ["Facts", "PartFacts", "facts_of", "place_of", "problem_of_rewards"]
@@ -69,7 +69,7 @@ class Facts:
     repeats: float  # share of the turns whose text an earlier one has
     tags: tuple[str, ...]
     flags: tuple[str, ...]
-    text: str  # what was said, a line a turn
+    text: str  # what was said, a line a turn, with spaces for NULs
     brief: str  # what the roles were told, a line each
     first_words: str
     reward: float | None = None  # what the trained roles' turns add up to
@@ -89,7 +89,7 @@ def facts_of(record: Record) -> tuple[Facts, str]:
     first = next(iter((*trained, *players)), None)
     outcome, texts = conversation.outcome, [turn.text for turn in conversation.turns]
     cut = _share([turn.is_cut for turn in conversation.turns])
-    repeats = _share([text in texts[:number] for number, text in enumerate(texts)])
+    repeats = (len(texts) - len(set(texts))) / max(len(texts), 1)
     flags = _flags(outcome, cut=cut, repeats=repeats, is_invalid=rewards.pop("has_failed_part", False))
     facts = Facts(
         id=_clean(conversation.id),
@@ -121,7 +121,7 @@ def facts_of(record: Record) -> tuple[Facts, str]:
         repeats=repeats,
         tags=_tags(record),
         flags=flags,
-        text=_clean("\n".join(texts)),
+        text=_clean("\n".join(texts)).replace("\0", " "),  # at a NUL, SQLite's search would see its end
         brief=_clean("\n".join(player.brief for player in players)),
         first_words=_clean(" ".join(texts[0][: 4 * NUM_FIRST_WORDS].split())[:NUM_FIRST_WORDS]) if texts else "",
         **rewards,
@@ -208,7 +208,7 @@ def _of_rewards(record: Record, conversation: Conversation) -> tuple[dict[str, A
         read = _read_block(block, conversation)
         if _adds_up(read, block, conversation):
             return _totals(read, block, conversation), ""
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError):
         pass
     # Only the exact check, which is slower, knows what is allowed and how to say what is not.
     problem = _problem_of_rewards(record, conversation)
@@ -242,22 +242,24 @@ def _read_block(block: Record, conversation: Conversation) -> _Block:
     gated = _gated(lines, num_turns) if any(line.get("gate") for line in lines) else [1.0] * num_turns
     read = _Block(added=[0.0] * num_turns, num_added=[0] * num_turns, parts={})
     for line in lines:
-        name, turn, raw = line["name"], line["turn"], line["raw"]
+        name, turn, raw, value = line["name"], line["turn"], line["raw"], line.get("value")
         weight = None if line.get("gate") else line.get("weight") or 0.0
         if name not in read.parts:
             read.parts[name] = _Sums(weight)
-        if not {type(weight), type(raw), type(line.get("value"))} <= NUMBERS:
+        if not {type(weight), type(raw), type(value)} <= NUMBERS:
             raise TypeError
-        if raw is None or line["status"] != "ok":
+        if (weight and abs(weight) > LARGEST) or (raw and abs(raw) > LARGEST) or (value and abs(value) > LARGEST):
+            raise OverflowError
+        if None in (raw, turn) or line["status"] != "ok":
             continue
         if turn < 0:
             raise IndexError
-        value = line["value"] * gated[turn] if weight else 0.0
-        read.added[turn] += value
+        added = value * gated[turn] if weight else 0.0
+        read.added[turn] += added
         read.num_added[turn] += 1
         if is_counted[turn]:
             sums = read.parts[name]
-            sums.number, sums.raw, sums.value = sums.number + 1, sums.raw + raw, sums.value + value
+            sums.number, sums.raw, sums.value = sums.number + 1, sums.raw + raw, sums.value + added
     return read
 
 
@@ -270,7 +272,7 @@ def _gated(lines: Sequence[Record], num_turns: int) -> list[float]:
     """Return by what the gates of each turn multiply its sum: one that is not above zero stays as it is."""
     sums, gates = [0.0] * num_turns, [1.0] * num_turns
     for line in lines:
-        if line["raw"] is None or line["status"] != "ok":
+        if None in (line["raw"], line["turn"]) or line["status"] != "ok":
             continue
         if line.get("gate"):
             gates[line["turn"]] *= line["value"]
@@ -283,6 +285,8 @@ def _adds_up(read: _Block, block: Record, conversation: Conversation) -> bool:
     """Whether the block's sums are surely right; `scored_from_json` allows a little more."""
     per_turn = block["per_turn"]
     if len(per_turn) != len(read.added) or not set(map(type, per_turn)) <= {int, float}:
+        return False
+    if max(map(abs, per_turn), default=0) > LARGEST:
         return False
     sums = zip(per_turn, read.added, read.num_added, strict=True)
     if read.parts and not all(abs(total - added) <= TOLERANCE * (1 + number) for total, added, number in sums):
@@ -308,5 +312,9 @@ def _totals(read: _Block, block: Record, conversation: Conversation) -> dict[str
 def _part(sums: _Sums) -> PartFacts:
     if not sums.number:
         return PartFacts(weight=sums.weight)
-    value = None if sums.weight is None else round(sums.value, DECIMALS)
-    return PartFacts(raw=round(sums.raw / sums.number, DECIMALS), value=value, weight=sums.weight)
+    value = None if sums.weight is None else _rounded(sums.value)
+    return PartFacts(raw=_rounded(sums.raw / sums.number), value=value, weight=sums.weight)
+
+
+def _rounded(number: float) -> float | None:
+    return round(number, DECIMALS) if math.isfinite(number) else None

@@ -6,6 +6,7 @@ beginning where a file was replaced.  Nothing of the transcripts stays in memory
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from array import array
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from selfplay.token_heat import NUM_LINES, heat_scale
 from selfplay.transcript_facts import place_of, problem_of_rewards
 from selfplay.transcript_file import IndexFile
 from selfplay.transcript_rows import COLUMNS_OF_ROW, IndexInfo, Page, Row, names_in, row_of
-from selfplay.transcript_shards import open_lines
+from selfplay.transcript_shards import Lines
 from selfplay.transcript_tables import FILE
 from selfplay.verifiable import verifiable_parts
 
@@ -67,6 +68,7 @@ class TranscriptIndex:
         """Open the index: RUN/index.sqlite, or a temporary file where that cannot be written."""
         self.folder = Path(folder)
         self._file = IndexFile(self.folder, file=file or self.folder / FILE)
+        self._lines = Lines(self.folder)
         self._unreadable: dict[str, None] = {}  # lines that could be read once
         self._known: _State | None = None
         self._heat: tuple[int, dict[str, list[float]]] | None = None  # of how many tokens lines, and the scale
@@ -311,30 +313,29 @@ class TranscriptIndex:
     def _loaded(self, table: str, key: str, id: str) -> Iterator[dict[str, Any]]:
         """Yield the records of an id's lines, in their order, that can still be read."""
         sql = f"{PLACE.format(table=table, key=key)} ORDER BY f.name, x.offset"
-        for name, offset in self._file.ask(lambda: self._file.rows(sql, clean_text(id))):
-            record = self._line(name, offset)
-            if record is not None:
-                yield record
+        yield from self._records(self._file.ask(lambda: self._file.rows(sql, clean_text(id))))
 
     def _some_tokens(self) -> Iterator[dict[str, Any]]:
         """Yield tokens lines from all over the run."""
-        sql = "SELECT f.name, t.offset FROM tokens t JOIN files f ON f.number = t.file ORDER BY t.rowid"
+        sql = "SELECT f.name, t.offset FROM tokens t JOIN files f ON f.number = t.file ORDER BY f.name, t.offset"
         places = self._file.ask(lambda: self._file.rows(sql))
         step = max(1.0, len(places) / NUM_LINES)
-        for number in range(min(len(places), NUM_LINES)):
-            record = self._line(*places[int(number * step)])
-            if record is not None:
-                yield record
+        yield from self._records([places[int(number * step)] for number in range(min(len(places), NUM_LINES))])
 
-    def _line(self, name: str, offset: int) -> dict[str, Any] | None:
-        """Return the record of the line at a place; None: it can no longer be read."""
+    def _records(self, places: Iterable[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+        """Yield the records of the lines at places, in order of both, that can still be read."""
+        for name, some in itertools.groupby(places, key=lambda place: place[0]):
+            try:
+                for line in self._lines.read(name, (offset for _, offset in some)):
+                    yield from self._record_of(line, name)
+            except (OSError, EOFError, zlib.error) as error:
+                self._unreadable[f"{name}: {error}"] = None
+
+    def _record_of(self, line: bytes, name: str) -> Iterator[dict[str, Any]]:
         try:
-            with open_lines(self.folder / name) as file:
-                file.seek(offset)
-                return json_from_line(file.readline())
-        except (OSError, EOFError, zlib.error, RecordError) as error:
+            yield json_from_line(line)
+        except RecordError as error:
             self._unreadable[f"{name}: {error}"] = None
-            return None
 
 
 def _order(value: str, sort: str, descending: bool | None) -> str:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from selfplay.dialog import clean_text
 from selfplay.filters import SEPARATOR
@@ -21,6 +21,7 @@ from selfplay.preferences import PREFERENCES, read_preferences
 from selfplay.records_json import ANNOTATION_SCHEMA, TOKENS_SCHEMA, check_schema
 from selfplay.run_folder import ANNOTATIONS, CONVERSATIONS, TOKENS
 from selfplay.transcript_facts import Facts, facts_of
+from selfplay.transcript_learnt import learnt
 from selfplay.transcript_shards import SEALED, Shard, open_lines, shards
 from selfplay.transcript_tables import MOST_COLUMNS, create, transaction
 
@@ -40,6 +41,9 @@ COLUMNS = (
     *("cut", "repeats", "group_id", "scenario", "env", "split", "status", "reason", "by", "protocol", "brief"),
     *("roles", "players", "models", "tags", "flags", "about", "error"),
 )
+# As of conversations, the last file counts; a row that is replaced gets a new rowid.
+NEWER_TOKENS = """INSERT OR REPLACE INTO tokens SELECT ?1, ?2, ?3 WHERE NOT EXISTS (
+  SELECT 1 FROM tokens t JOIN files f ON f.number = t.file WHERE t.conversation = ?1 AND f.name > ?4)"""
 
 
 class _ReplacedError(Exception):
@@ -50,6 +54,7 @@ class _ReplacedError(Exception):
 class _Place:
     """Up to where a file was read."""
 
+    name: str
     file: int
     offset: int = 0
     line: int = 1
@@ -134,10 +139,10 @@ class Indexing:
                     shard.name,
                     shard.inode,
                 )
-                places[shard.name] = _Place(file=self._rows("SELECT last_insert_rowid()")[0][0])
+                places[shard.name] = _Place(name=shard.name, file=self._rows("SELECT last_insert_rowid()")[0][0])
                 continue
             number, name, inode, offset, line, tail = known[shard.name]
-            places[name] = _Place(file=number, offset=offset, line=line, tail=tail)
+            places[name] = _Place(name=name, file=number, offset=offset, line=line, tail=tail)
             is_shorter = not shard.is_packed and shard.size < offset
             if shard.kind != PREFERENCES and (inode != shard.inode or is_shorter):
                 raise _ReplacedError
@@ -174,7 +179,7 @@ class Indexing:
             try:
                 if line.strip():
                     read(line)
-            except RecordError as error:
+            except (ValueError, OverflowError) as error:  # RecordError, or a number that nobody expected
                 self._report(f"{self._label(shard.name, place.line)}: {error}, skipped")
             place.offset, place.line, place.tail = place.offset + len(line), place.line + 1, line[-TAIL_BYTES:]
             num_lines += 1
@@ -202,8 +207,13 @@ class Indexing:
         facts, problem = facts_of(json_from_line(line))
         if problem:
             self._report(f"{CONVERSATIONS}: {problem}; shown without them")
-        number = self._forget(facts.id, touched)
         values = {**self._columns(facts), "file": place.file, "offset": place.offset, "line": place.line}
+        stored = self._rows("SELECT number, group_id, file FROM conversations WHERE id = ?", facts.id)
+        number, group, file = stored[0] if stored else (None, "", place.file)
+        if self._is_later(file, place):
+            return
+        if number is not None:
+            self._forget(number, group, touched)
         columns = ", ".join(f'"{name}"' for name in values)
         marks = ", ".join("?" for _ in values)
         row = [number, *values.values()]
@@ -219,12 +229,12 @@ class Indexing:
             touched.learnt.add(facts.id)
             touched.marked.add(facts.id)
 
-    def _forget(self, id: str, touched: _Touched) -> int | None:
-        """Remove an earlier line of the same id; return the number it had."""
-        found = self._rows("SELECT number, group_id FROM conversations WHERE id = ?", id)
-        if not found:
-            return None
-        number, group = found[0]
+    def _is_later(self, file: int, place: _Place) -> bool:
+        """Whether a file comes after the one that is read: of several files the last counts, whichever grew last."""
+        return file != place.file and self._rows("SELECT name FROM files WHERE number = ?", file)[0][0] > place.name
+
+    def _forget(self, number: int, group: str, touched: _Touched) -> None:
+        """Remove an earlier line of the same id."""
         touched.groups.add(group)
         if self._has_trigrams:
             remove = (
@@ -233,7 +243,6 @@ class Indexing:
             self._rows(remove, number)
         for table in ("conversations", "shown", "texts"):
             self._rows(f"DELETE FROM {table} WHERE number = ?", number)
-        return int(number)
 
     def _columns(self, facts: Facts) -> dict[str, object]:
         special: dict[str, object] = {
@@ -294,9 +303,9 @@ class Indexing:
         return self._briefs[text]
 
     def _read_tokens(self, line: bytes, place: _Place, touched: _Touched) -> None:
-        written = TOKENS_LINE.fullmatch(line)
+        written = TOKENS_LINE.fullmatch(line) if _is_one_object(line) else None
         id = written[1].decode() if written else _conversation_of_tokens(json_from_line(line))
-        self._rows("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", id, place.file, place.offset)
+        self._rows(NEWER_TOKENS, id, place.file, place.offset, place.name)
 
     def _read_annotation(self, line: bytes, place: _Place, touched: _Touched) -> None:
         record = json_from_line(line)
@@ -307,7 +316,7 @@ class Indexing:
         id = clean_text(id)
         insert = "INSERT INTO annotations (conversation, file, offset) VALUES (?, ?, ?)"
         self._rows(insert, id, place.file, place.offset)
-        values = _learnt(record.get("kind"), data)
+        values = learnt(record.get("kind"), data)
         if values:
             (touched.marked if "is_invalid" in values else touched.learnt).add(id)
             names, marks = ", ".join(values), ", ".join("?" for _ in values)
@@ -406,36 +415,16 @@ def _integer(value: int | None) -> int | float | None:
     return float(min(value, 10**300)) if value > 0 else float(max(value, -(10**300)))
 
 
+def _is_one_object(line: bytes) -> bool:
+    """Whether a line is surely not what a torn line and the next one make; in JSON, text never holds `"schema"`."""
+    pairs = ((b"{", b"}"), (b"[", b"]"))
+    balanced = all(line.count(opened) == line.count(closed) for opened, closed in pairs)
+    return balanced and line.count(b'"schema"') == 1 and line.isascii() and b"\0" not in line
+
+
 def _conversation_of_tokens(record: Mapping[str, Any]) -> str:
     check_schema(record, TOKENS_SCHEMA)
     id = record.get("conversation")
     if not isinstance(id, str):
         raise RecordError("the line names no conversation")
     return clean_text(id)
-
-
-def _learnt(kind: object, data: Mapping[str, Any]) -> dict[str, object]:
-    """Return what an annotation says of its conversation, as columns of table learnt."""
-    if kind == "learner":
-        advantages = data.get("advantage")
-        numbers = [value for value in advantages.values() if _is_number(value)] if isinstance(advantages, dict) else []
-        mean = sum(numbers) / len(numbers) if numbers else None
-        return {"advantage": mean, "kl": _number(data.get("kl_per_token")), "nll": _number(data.get("nll_per_token"))}
-    if kind == "likelihood":
-        num_tokens = data.get("num_tokens")
-        kl, nll = _number(data.get("kl")), _number(data.get("nll"))
-        if not _is_number(num_tokens) or not num_tokens:
-            return {}
-        return {
-            "measured_kl": None if kl is None else kl / num_tokens,
-            "measured_nll": None if nll is None else nll / num_tokens,
-        }
-    return {"is_invalid": 1} if kind == "invalid" else {}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _number(value: object) -> float | None:
-    return float(cast("float", value)) if _is_number(value) else None

@@ -20,8 +20,10 @@ import yaml
 from pydantic_core import ErrorDetails
 
 from selfplay.errors import UserError
+from selfplay.stored_config import MOST_BYTES
 
 # A number as it is usually written; anything else (007, 1_000, 1e-5, yes) stays text until a field reads it.
+MOST_VALUES = 50_000  # of a file, with what its aliases repeat written out
 PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?")
 
 
@@ -36,8 +38,12 @@ class Source:
 
 def read_source(name: str, text: str) -> Source:
     """Read a YAML mapping; UserError names the line that is at fault."""
+    if len(text) > MOST_BYTES:
+        raise UserError(f"{name}: has {len(text)} characters, and a file of settings at most {MOST_BYTES}")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _num_values(root, {}) > MOST_VALUES:
+            raise UserError(f"{name}: its aliases (*name) repeat too much: more than {MOST_VALUES} values in all")
         tree = {} if root is None else _value_of_node(root, name)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -82,6 +88,15 @@ def _is_collection(root: yaml.Node, text: str) -> bool:
 
 def _too_deep(name: str) -> UserError:
     return UserError(f"{name}: its values are nested too deeply, or one is inside itself (as in &a [*a])")
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node is with its aliases written out; raises RecursionError if it is inside itself."""
+    if id(node) not in known:
+        inside = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        children = [] if isinstance(node, yaml.ScalarNode) else inside
+        known[id(node)] = 1 + sum(_num_values(child, known) for child in children)
+    return known[id(node)]
 
 
 def _value_of_node(node: yaml.Node, name: str) -> Any:

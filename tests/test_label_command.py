@@ -58,6 +58,13 @@ def test_who_played_is_told_after_the_answer_and_not_before(typed):
     assert "reward" in after
 
 
+def test_number_that_was_asked_for_is_what_is_counted_to(typed):
+    first, second = (line for line in typed("22", "n=2").splitlines() if " of " in line and "·" in line)
+    assert first.startswith("0 of 2 ·")
+    assert second.startswith("1 of 2 ·")
+    assert "2 of 33" in typed("q").partition("·")[0]
+
+
 def test_skipping_and_undoing_do_not_count_as_answers(typed, folder):
     output = typed(["s", "2", "u", "u", "4", "q"])
     assert [one.choice for one in read_preferences(folder).preferences] == ["right"]

@@ -245,6 +245,27 @@ def test_progress_ends_with_the_pairs_or_the_round(label):
     assert (labeller.progress().done, labeller.progress().of) == (50, 70)
 
 
+def test_pairs_that_read_the_same_are_not_counted(label, folder):
+    labeller = label(siblings(3))
+    assert labeller.progress().of == 3
+    path = folder / "conversations" / "train-000.jsonl"
+    path.write_text(path.read_text().replace("0 of 000001-g00-1", "0 of 000001-g00-0"))
+    labeller = label()
+    assert labeller.progress().of == 2
+    assert len(answer_all(labeller)) == 2
+
+
+def test_run_that_was_replaced_by_one_of_the_same_size_gives_its_own_pairs(label, folder):
+    labeller = label(siblings(2))
+    assert labeller.next_pair() is not None
+    others = [one for one in siblings(9) if one.conversation.id >= "000001-g07"]
+    new = write_run(folder.parent / "new", others) / "conversations" / "train-000.jsonl"
+    new.replace(folder / "conversations" / "train-000.jsonl")
+    labeller._index.refresh()
+    found = {pair.left[:10] for pair in answer_all(labeller)}
+    assert found == {"000001-g07", "000001-g08"}
+
+
 def test_local_person_is_the_same_every_time_and_allowed(label):
     assert local_person() == local_person()
     assert label(siblings(1), person=local_person()).by.startswith("person:anon-")

@@ -238,6 +238,12 @@ def test_tokens_to_json_with_what_was_learned_is_the_documented_record():
     assert json_from_line(line_from_json(record)) == record
 
 
+@pytest.mark.parametrize("text", ["1e999", "-1E+400", "1" * 400 + ".5", "NaN", "-Infinity", "12.5e308"])
+def test_number_that_is_not_finite_becomes_null(text):
+    line = f'{{"a":{text},"b": [{text}, 1e-05, 2.5e+3, {text}],"c": "1e999", "d": {"9" * 400}}}'.encode()
+    assert json_from_line(line) == {"a": None, "b": [None, 1e-05, 2500.0, None], "c": "1e999", "d": int("9" * 400)}
+
+
 def test_last_whole_tokens_line_of_a_conversation_counts(tmp_path):
     with RunWriter.create(tmp_path / "run", {}, "") as writer:
         writer.append(taboo())

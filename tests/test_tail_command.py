@@ -120,10 +120,20 @@ def test_file_that_went_back_to_a_checkpoint_is_not_shown_again(runs):
     assert [record["id"] for record in tails.new(printer)] == ["000007-e01-0"]
 
 
-def test_lines_longer_than_a_block_are_whole(runs, capsys, monkeypatch):
-    monkeypatch.setattr(tail, "BLOCK_BYTES", 64)
-    write_run(runs / "chat", two_versions())
-    assert [line.split()[0] for line in answer(capsys, "n=3")[:6:2]] == [f"000007-e0{seed}-0" for seed in (1, 2, 3)]
+def test_lines_written_since_a_run_went_back_to_a_checkpoint_are_shown(runs):
+    folder = write_run(runs / "chat", two_versions())
+    path = folder / "conversations" / "evaluation-000.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    tails = tail._Tails(folder)
+    printer = tail._Printer(tail.open_console(), as_json=True)
+    assert len(list(tails.last(1, printer))) == 1
+    again = [{**json.loads(lines[number]), "tags": ["again"]} for number in (4, 5)]
+    path.with_name("draft").write_bytes(
+        b"".join(lines[:4]) + b"".join(json.dumps(one).encode() + b"\n" for one in again)
+    )
+    path.with_name("draft").replace(path)
+    assert list(tails.new(printer)) == again
+    assert list(tails.new(printer)) == []
 
 
 def test_lines_that_cannot_be_read_are_reported_and_passed_over(runs, capsys):

@@ -20,7 +20,7 @@ from selfplay.run_reader import RunReader
 from selfplay.score import Term
 from selfplay.store import RunWriter
 from selfplay.transcript_index import TranscriptIndex
-from selfplay.transcript_shards import shards
+from selfplay.transcript_shards import open_lines, shards
 from selfplay.transcript_tables import VERSION
 from selfplay.verifiable import verifiable_parts
 
@@ -179,6 +179,153 @@ def test_last_line_of_an_id_counts_whatever_the_order(six, opened, tmp_path):
     assert index.row(IDS[0]).tags == ("odd one",)  # what was learnt of the id stays
     assert index.row(IDS[1]).surprise == 0  # its group lost a reward
     assert len(index.ids()) == 6
+
+
+HUGE = 10**400
+
+
+def with_rewards(record, **changes):
+    return {**record, "rewards": {**record["rewards"], **changes}}
+
+
+def absurd_rewards(record):
+    """What nobody can add up, each in a block of its own."""
+    parts, num_turns = record["rewards"]["parts"], len(record["turns"])
+    yield with_rewards(record, per_turn=[1e308] * num_turns, per_role={}, parts=[])
+    yield with_rewards(record, per_turn=[HUGE] * num_turns)
+    yield with_rewards(record, per_role={"host": HUGE})
+    for name in ("raw", "value", "weight"):
+        yield with_rewards(record, parts=[{**parts[0], name: HUGE}, *parts[1:]])
+        yield with_rewards(record, parts=[{**parts[0], name: 1e300}, *parts[1:]])
+    yield with_rewards(record, parts=[*parts, *({**parts[0], "gate": True, "value": 1e38} for _ in range(9))])
+
+
+def test_rewards_of_absurd_size_cannot_be_read_and_everything_else_can(six, opened):
+    whole, lines = record_of(six), lines_of(six / TRAIN)
+    for record in absurd_rewards(whole):
+        (six / TRAIN).write_bytes(json.dumps(record).encode() + b"\n" + b"".join(lines[1:]))
+        index, reader = opened(six), RunReader(six)
+        assert index.row(IDS[0]).reward is None
+        assert len(index.page(sort="reward", limit=1000).rows) == len(list(reader.records())) == 6
+        assert index.record(IDS[0]) == reader.record(IDS[0])
+        assert "its rewards cannot be read" in index.problems[0]
+        assert reader.problems == index.problems
+
+
+def test_annotation_of_absurd_size_says_nothing(six, opened):
+    line = {"schema": "selfplay.annotation/1", "conversation": IDS[0], "by": "learner@2", "turn": None}
+    data = {"advantage": {"host": HUGE, "guest": 2.0}, "kl_per_token": HUGE, "nll_per_token": -HUGE}
+    append(
+        six / "annotations.jsonl",
+        {**line, "kind": "learner", "data": data},
+        {**line, "kind": "likelihood", "data": {"num_tokens": HUGE, "kl": 1.0, "nll": 1.0}},
+        {**line, "kind": "likelihood", "conversation": IDS[1], "data": {"num_tokens": 1e-300, "kl": 1e300, "nll": 2}},
+        {**line, "kind": "learner", "conversation": IDS[2], "data": {"advantage": {"host": 1e308, "guest": 1e308}}},
+        {**line, "kind": "tag", "turn": HUGE, "data": {"tag": "late"}},
+    )
+    index = opened(six)
+    assert (index.row(IDS[0]).advantage, index.row(IDS[0]).kl, index.row(IDS[0]).nll) == (2.0, None, None)
+    assert (index.row(IDS[1]).kl, index.row(IDS[2]).advantage) == (None, None)
+    assert "late" in index.row(IDS[0]).tags
+    assert index.problems == []
+
+
+def test_numbers_of_tokens_that_are_none_make_a_line_unreadable(six, opened):
+    record = record_of(six)
+    append(six / TRAIN, {**record, "id": "000009-g00-0", "turns": [{**record["turns"][0], "num_tokens": "many"}]})
+    index, reader = opened(six), RunReader(six)
+    assert len(index.ids()) == len(list(reader.records())) == 6
+    assert index.problems == reader.problems
+    assert "num_heard_tokens and num_tokens should be whole numbers" in index.problems[0]
+
+
+def test_part_without_a_turn_counts_nowhere(six, opened):
+    record, lines = record_of(six), lines_of(six / TRAIN)
+    parts = [{**record["rewards"]["parts"][0], "name": "extra", "turn": None}, *record["rewards"]["parts"]]
+    before = opened(six).row(IDS[0])
+    changed = json.dumps(with_rewards(record, parts=parts)).encode() + b"\n"
+    (six / TRAIN).write_bytes(changed + b"".join(lines[1:]))
+    index = opened(six)
+    assert index.row(IDS[0]).reward == before.reward
+    assert index.record(IDS[0]) == RunReader(six).record(IDS[0])
+    assert index.problems == []
+
+
+def test_torn_tokens_line_with_the_next_one_in_it_is_skipped_as_the_run_reader_does(six, opened):
+    path = six / "tokens" / "000.jsonl"
+    first, second = [{"schema": "selfplay.tokens/1", "conversation": id, "turns": []} for id in (IDS[0], IDS[1])]
+    path.write_bytes(b"")
+    append(path, first)
+    glued = json.dumps({**first, "tokenizer": "torn"})[:-20] + json.dumps(second)
+    spoilt = json.dumps(first).replace("[]", "[\0]")
+    with path.open("ab") as file:
+        file.write(f"{glued}\n{spoilt}\n".encode())
+    index, reader = opened(six), RunReader(six)
+    for id in (IDS[0], IDS[1]):
+        assert index.tokens(id) == reader.tokens_record(id)
+        assert index.has_tokens(id) == (id == IDS[0])
+    assert index.tokens(IDS[0]) == first
+    assert index.problems == reader.problems
+    assert [problem.partition(" ")[0] for problem in index.problems] == ["tokens/000.jsonl:2:", "tokens/000.jsonl:3:"]
+
+
+def test_of_one_id_in_two_files_the_last_file_counts_whichever_grew_last(six, opened):
+    record = record_of(six)
+    later = {**record, "rewards": None, "turns": [{**record["turns"][0], "text": "In the later file."}]}
+    tokens = {"schema": "selfplay.tokens/1", "conversation": IDS[0], "tokenizer": "later", "turns": []}
+    append(six / "conversations" / "train-001.jsonl", later)
+    append(six / "tokens" / "001.jsonl", tokens)
+    index, reader = opened(six), RunReader(six)
+    assert reader.record(IDS[0])["turns"][0]["text"] == "In the later file."
+    append(six / TRAIN, {**later, "turns": [{**record["turns"][0], "text": "Grew last."}]})
+    append(six / "tokens" / "000.jsonl", {**tokens, "tokenizer": "grew last"})
+    assert index.refresh()
+    (six / "index.sqlite").rename(six / "old.sqlite")
+    for one in (index, opened(six)):
+        assert one.ids("later file") == [IDS[0]]
+        assert one.ids("grew last") == []
+        assert one.record(IDS[0]) == reader.record(IDS[0]) == RunReader(six).record(IDS[0])
+        assert one.tokens(IDS[0]) == reader.tokens_record(IDS[0]) == RunReader(six).tokens_record(IDS[0]) == tokens
+
+
+def test_text_after_a_nul_is_found(six, opened):
+    record = record_of(six)
+    append(six / TRAIN, {**record, "turns": [{**record["turns"][0], "text": "before \0afterwards"}]})
+    index = opened(six)
+    assert index.ids("afterwards") == index.ids('"before \0afterwards"') == [IDS[0]]
+    assert index.record(IDS[0])["turns"][0]["text"] == "before \0afterwards"
+
+
+def test_repeats_is_the_share_of_turns_that_say_what_an_earlier_one_said(six, opened):
+    record = record_of(six)
+    texts = ["yes", "no", "yes", "yes", "maybe"]  # the third and fourth repeat the first
+    turns = [{**record["turns"][0], "text": text} for text in texts]
+    append(six / TRAIN, {**record, "rewards": None, "turns": turns})
+    assert opened(six).row(IDS[0]).repeats == 0.4
+
+
+def pack(folder):
+    for path in folder.glob("*/*.jsonl"):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+@pytest.mark.parametrize("most_bytes", [64_000_000, 100])
+def test_packed_file_is_unpacked_once_for_all_its_lines(stored, opened, tmp_path, monkeypatch, most_bytes):
+    folder = shutil.copytree(stored, tmp_path / "packed", ignore=shutil.ignore_patterns("index.sqlite*"))
+    pack(folder)
+    monkeypatch.setattr("selfplay.transcript_shards.MOST_UNPACKED_BYTES", most_bytes)
+    index, plain = opened(folder), opened(stored)
+    unpacked = []
+    monkeypatch.setattr(
+        "selfplay.transcript_shards.open_lines", lambda path: unpacked.append(path.name) or open_lines(path)
+    )
+    assert index.heat_scale() == plain.heat_scale()
+    once = 1 if most_bytes > 100 else 2  # a large file once more, after a look at how large it is
+    assert unpacked.count("000.jsonl.gz") == once
+    ids = index.ids("split=train")[:5]
+    assert [index.record(id) for id in ids] == [plain.record(id) for id in ids]
+    assert unpacked.count(f"{TRAIN.name}.gz") == (1 if once == 1 else 2 * len(ids))
 
 
 # ----- what a row says -----

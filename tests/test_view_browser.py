@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, unquote
@@ -30,11 +31,14 @@ from strange_runs import (
 from view_pages import open_browser, serving, watching
 
 from benchmarks.stored_run import SOURCE, StoredRun, write_run
+from selfplay import transcript_indexing
 from selfplay.export import Request, export
 from selfplay.paired import Side, compare_versions
 from selfplay.preferences import read_preferences
 from selfplay.run_reader import RunReader
 from selfplay.transcript_index import TranscriptIndex
+from selfplay.transcript_indexing import Indexing
+from selfplay.view import runs as view_runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -640,7 +644,40 @@ def test_pairs_come_back_swapped_and_show_whether_one_agrees_with_oneself(window
     see(page, "self-agreement 100%", exact=False)
 
 
-# ----- while a run is written -----
+# ----- while a run is indexed, and while it is written -----
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Return the semaphore that each batch of lines waits for: of it, whoever tests releases so many."""
+    allowed, read_batch = threading.Semaphore(0), Indexing._read_batch
+
+    def wait_and_read(self, found):
+        allowed.acquire(timeout=20)
+        return read_batch(self, found)
+
+    monkeypatch.setattr(Indexing, "_read_batch", wait_and_read)
+    monkeypatch.setattr(transcript_indexing, "BATCH_BYTES", 100_000)
+    monkeypatch.setattr(view_runs, "PATIENCE_SECONDS", 0.1)
+    yield allowed
+    allowed.release(1000)
+
+
+@pytest.mark.parametrize("part", ["", "/list"])
+def test_page_shows_how_far_the_index_is_until_it_is_whole(part, window, runs, batches, tmp_path):
+    shutil.copytree(runs / "written", tmp_path / "runs" / "big", ignore=shutil.ignore_patterns("index.sqlite*"))
+    with serving(tmp_path / "runs") as address:
+        page = window(address).open(f"/r/big{part}")
+        page.get_by_text("indexing, 0 conversations so far").wait_for()
+        batches.release()
+        page.get_by_text(re.compile("indexing, [1-9][0-9]* conversations so far")).wait_for()
+        assert page.get_by_text(f"{NUM} conversations").count() == 0
+        if part:
+            page.get_by_role("columnheader", name="reward", exact=True).wait_for()
+            until(lambda: len(rows_in(page)) > 0, True)
+        batches.release(1000)
+        page.get_by_text(re.compile(rf"(^|· ){NUM} conversations")).wait_for()
+        assert page.get_by_text("indexing").count() == 0
 
 
 def test_page_follows_a_run_that_is_written(window, runs):

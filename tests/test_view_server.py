@@ -25,7 +25,11 @@ from selfplay.commands import view
 from selfplay.commands.words import read_words
 from selfplay.errors import UserError
 from selfplay.run_reader import RunReader
+from selfplay.transcript_index import TranscriptIndex
+from selfplay.transcript_shards import shards
 from selfplay.view import events as events_module
+from selfplay.view import runs as runs_module
+from selfplay.view.run_state import StateReader
 from selfplay.view.server import create_app, listen, open_server
 
 WRITE = {"X-Selfplay": "1"}
@@ -117,6 +121,54 @@ def test_runs_when_one_was_killed_then_counts_what_is_stored(tmp_path):
     num = sum(len(lines(path)) for path in (tmp_path / "runs/killed/conversations").iterdir())
     (found,) = get(client_of(tmp_path / "runs"), "/api/runs")["runs"]
     assert (found["status"], found["is_live"], found["conversations"], found["step"]) == ("killed", False, num, 3)
+
+
+def test_runs_when_a_packed_file_of_one_is_damaged_then_lists_all(client, runs):
+    shutil.copytree(runs / "chat", runs / "damaged")
+    path = runs / "damaged" / "conversations" / "train-000.jsonl"
+    packed = bytearray(gzip.compress(path.read_bytes()))
+    packed[2000:2100] = b"\xff" * 100
+    path.with_name("train-000.jsonl.gz").write_bytes(packed)
+    path.unlink()
+    manifest = json.loads((runs / "damaged" / "run.json").read_text())
+    (runs / "damaged" / "run.json").write_text(json.dumps({**manifest, "status": "running"}))
+    found = {run["run"]: run["status"] for run in get(client, "/api/runs")["runs"]}
+    assert found == {"chat": "finished", "damaged": "killed"}
+    assert any("train-000.jsonl.gz" in text for text in get(client, "/api/r/damaged")["problems"])
+
+
+def test_runs_when_one_cannot_be_read_then_lists_it_as_that(client, runs, monkeypatch):
+    shutil.copytree(runs / "chat", runs / "other")
+    whole = get(client, "/api/runs")["runs"][0]
+    read = StateReader.read
+
+    def read_but_one(self, folder):
+        if folder.name == "other":
+            raise OSError(5, "Input/output error")
+        return read(self, folder)
+
+    monkeypatch.setattr(StateReader, "read", read_but_one)
+    found = {run["run"]: run for run in get(client, "/api/runs")["runs"]}
+    assert {name: run["status"] for name, run in found.items()} == {"chat": "finished", "other": "unreadable"}
+    assert found["other"].keys() == whole.keys()
+
+
+def test_run_when_its_configuration_is_huge_then_shows_its_beginning(client, runs):
+    with (runs / "chat" / "config.yaml").open("a") as file:
+        file.write("# and so on\n" * 200_000)
+    config = get(client, "/api/r/chat")["config"]
+    assert 256 * 1024 < len(config) < 257 * 1024
+    assert config.splitlines()[-1].startswith("# Cut here: the file has 2,4")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("name", ["config.yaml", "preferences.jsonl", "writer.lock", "conversations/more.jsonl"])
+def test_run_when_a_file_is_a_pipe_then_is_not_shown_and_nobody_waits(client, runs, name):
+    (runs / "chat" / name).unlink(missing_ok=True)
+    os.mkfifo(runs / "chat" / name)
+    assert error(client, "/api/r/chat", 403) == f"run 'chat' is not shown: its {name} is neither a file nor a folder"
+    assert get(client, "/api/runs")["runs"] == []
+    assert name not in [shard.name for shard in shards(runs / "chat")]
 
 
 def test_run_says_what_was_rewarded_steered_and_reached(client, runs):
@@ -244,6 +296,11 @@ def test_conversation_has_its_record_group_and_neighbours(client, runs):
     assert (found["tags"], found["labels"]) == ([], [])
 
 
+def test_conversation_when_it_has_tokens_then_says_so_without_reading_them(client, monkeypatch):
+    monkeypatch.setattr(TranscriptIndex, "tokens", None)
+    assert get(client, "/api/r/chat/c/000001-g00-1")["has_tokens"] is True
+
+
 def test_tokens_align_with_what_is_known_of_them(client, runs):
     record = RunReader(runs / "chat").record("000001-g00-1")
     found = get(client, "/api/r/chat/c/000001-g00-1/tokens")
@@ -297,8 +354,19 @@ def test_versions_and_comparison_are_of_held_out_scenarios(client):
     assert found["difference"]["value"] == pytest.approx(math.fsum(differences) / len(differences))
     assert "version" in error(client, "/api/compare", 400, a="chat@99", b="chat")
     assert error(client, "/api/compare", 404, a="chat@x", b="chat")
-    assert error(client, "/api/compare", 404, a="", b="chat")
     assert "no such part" in error(client, "/api/compare", 400, a="chat@0", b="chat", part="nothing")
+
+
+@pytest.mark.parametrize("missing", ["a", "b"])
+def test_compare_when_a_side_is_missing_then_says_which(client, missing):
+    given = {"a": "chat@0", "b": f"chat@{STEPS}"}
+    del given[missing]
+    assert error(client, "/api/compare", 400, **given) == f"{missing}= is missing: RUN@VERSION"
+
+
+def test_people_are_called_as_in_the_terminal(client):
+    assert get(client, "/api/r/chat/pair", person="a" * 40)["pair"]
+    assert "up to 40 small letters" in error(client, "/api/r/chat/pair", 400, person="a" * 41)
 
 
 def test_label_stores_a_choice_that_was_blind_and_undo_takes_it_back(client, runs):
@@ -346,6 +414,13 @@ def test_tag_when_a_killed_writer_left_half_a_line_then_both_are_told_apart(clie
     body = {"conversation": "000001-g00-1", "tag": "odd"}
     client.post("/api/r/chat/tags", json=body, headers=WRITE)
     assert [tag["tag"] for tag in get(client, "/api/r/chat/c/000001-g00-1")["tags"]] == ["odd"]
+
+
+def test_tags_when_another_program_wrote_of_no_turn_then_are_passed_over(client, runs):
+    known = {"schema": "selfplay.annotation/1", "at": 1, "conversation": "000001-g00-1", "by": [1], "kind": "tag"}
+    for turn in ({"a": 1}, [1], "1", None):
+        append(runs / "chat" / "annotations.jsonl", {**known, "turn": turn, "data": {"tag": f"of {turn}"}})
+    assert [tag["tag"] for tag in get(client, "/api/r/chat/c/000001-g00-1")["tags"]] == ["of None"]
 
 
 def test_writes_when_the_folder_cannot_be_written_then_say_so(client, runs, monkeypatch):
@@ -474,6 +549,73 @@ def test_index_when_another_process_holds_it_then_answers_all_the_same(client, r
         assert len(rows(client)) == 60
 
 
+@pytest.fixture
+def gate(monkeypatch):
+    """Return what every look for new lines waits for."""
+    opened, refresh = threading.Event(), TranscriptIndex.refresh
+
+    def refresh_then(self):
+        opened.wait(20)
+        return refresh(self)
+
+    monkeypatch.setattr(TranscriptIndex, "refresh", refresh_then)
+    monkeypatch.setattr(runs_module, "PATIENCE_SECONDS", 0.05)
+    yield opened
+    opened.set()
+
+
+def test_index_while_it_is_made_then_nobody_waits_for_it(client, gate, monkeypatch):
+    found = get(client, "/api/r/chat/conversations")
+    assert (found["of"], found["rows"], found["indexing"]) == (0, [], True)
+    run = get(client, "/api/r/chat")
+    assert (run["indexing"], run["info"]["conversations"]) == (True, 0)
+    assert "is being indexed" in error(client, "/api/r/chat/c/000001-g00-1", 404)
+    monkeypatch.setattr(runs_module, "PATIENCE_SECONDS", 20)
+    gate.set()
+    found = get(client, "/api/r/chat/conversations")
+    assert (found["of"], found["indexing"]) == (60, False)
+
+
+def test_index_while_somebody_else_looks_for_what_is_new_then_is_not_being_made(client, gate, monkeypatch):
+    monkeypatch.setattr(runs_module, "PATIENCE_SECONDS", 20)
+    threading.Timer(0.2, gate.set).start()
+    assert get(client, "/api/r/chat/conversations")["of"] == 60
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(get(client, "/api/r/chat/conversations")["indexing"]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [False] * 8
+
+
+def test_index_while_it_is_made_then_comparisons_wait_for_all_of_it(client, gate):
+    threading.Timer(0.3, gate.set).start()
+    assert [version["version"] for version in get(client, "/api/r/chat/versions")["versions"]] == [0, STEPS]
+
+
+def test_curves_and_sources_need_no_index(client, runs):
+    digest = next(iter(get(client, "/api/r/chat")["sources"].values()))
+    client = client_of(runs)
+    for file in (runs / "chat").glob("index.sqlite*"):
+        file.unlink()
+    assert get(client, "/api/r/chat/metrics")["steps"] == list(range(STEPS))
+    assert client.get(f"/api/r/chat/source/{digest}").status_code == 200
+    assert not (runs / "chat" / "index.sqlite").exists()
+
+
+def test_index_when_it_cannot_be_made_then_everybody_is_told(client, monkeypatch):
+    def fail(self):
+        raise UserError("no index can be made")
+
+    monkeypatch.setattr(TranscriptIndex, "refresh", fail)
+    for _ in range(2):
+        assert error(client, "/api/r/chat/conversations", 400) == "no index can be made"
+
+
 def test_server_when_many_ask_at_once_then_all_are_answered(runs):
     client, statuses = client_of(runs), []
 
@@ -564,6 +706,19 @@ def test_events_tell_at_once_and_after_each_change_until_the_run_is_gone(runs):
         shutil.rmtree(runs / "chat")
         assert next_event(stream)[0] == "gone"
         assert next_event(stream)[0] == "end"
+
+
+@pytest.mark.usefixtures("quick")
+def test_events_while_the_index_is_made_then_tell_when_it_is(runs, gate):
+    with serving(runs) as (client, _), client.stream("GET", "/api/r/chat/events") as answer:
+        stream = answer.iter_lines()
+        _, first = next_event(stream)
+        assert (first["conversations"], first["indexing"]) == (0, True)
+        gate.set()
+        for _, news in iter(lambda: next_event(stream), None):
+            if not news["indexing"]:
+                break
+        assert news["conversations"] == 60
 
 
 @pytest.mark.usefixtures("quick")

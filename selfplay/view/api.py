@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -23,14 +24,14 @@ from starlette.routing import Route
 from selfplay import stored_tokenizer
 from selfplay.commands.words import program_name
 from selfplay.errors import UserError
-from selfplay.labelling import local_person
+from selfplay.labelling import check_person, local_person
 from selfplay.line_files import RecordError
 from selfplay.paired import Side, compare_versions, paired_to_json, split_reference, versions_of
 from selfplay.preferences import preference_to_json, read_preferences
 from selfplay.records_json import plain_json
 from selfplay.run_folder import RUNS
 from selfplay.transcript_index import Row
-from selfplay.view.describe import described, kl_target, listed, plain, source_text
+from selfplay.view.describe import described, kl_target, listed, plain, source_text, unreadable
 from selfplay.view.labels import Labels
 from selfplay.view.run_state import StateReader
 from selfplay.view.runs import OpenRun, Runs
@@ -44,7 +45,6 @@ MOST_ROWS = 200
 MOST_QUERY = 4000  # characters
 IDENTITY = re.compile(r"[\w.:@+~ -]{1,200}")
 DIGEST = re.compile(r"[0-9a-f]{16,64}")
-PERSON = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 NUMBER = re.compile(r"[0-9]{1,12}")
 DOWNLOADS: Mapping[Literal["csv", "html", "json"], str] = {
     "csv": "text/csv",
@@ -61,6 +61,8 @@ ARRAYS = ("logprobs", "logprobs_learner", "logprobs_reference", "kl", "entropy",
 UNREADABLE = (OSError, EOFError, zlib.error, sqlite3.Error, RecordError)
 
 Answer = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
 
 
 def json_response(data: Any, *, status: int = 200) -> Response:
@@ -111,18 +113,20 @@ class Api:
 
     def list_runs(self, request: Request) -> dict[str, Any]:
         """Answer /api/runs: those that were named first, then the newest first."""
-        rows = [listed(name, folder, self._states.read(folder)) for name, folder in self._runs.shown().items()]
+        rows = [self._listed(name, folder) for name, folder in self._runs.shown().items()]
         return {"runs": rows, "default": rows[0]["run"] if rows else None, "label_person": self.person}
 
     def run(self, request: Request) -> dict[str, Any]:
         """Answer /api/r/{run}: what the overview shows."""
         run = self._run(request)
         answer = described(run, self._states.read(run.folder))
-        return {**answer, "num_preferences": len(read_preferences(run.folder).preferences)}
+        num_preferences = len(read_preferences(run.folder).preferences)
+        return {**answer, "num_preferences": num_preferences, "indexing": run.is_indexing}
 
     def metrics(self, request: Request) -> dict[str, Any]:
         """Answer /api/r/{run}/metrics: one series a metric, aligned with the steps; after=STEP leaves out the older."""
-        run, after = self._run(request), _number(request, "after", default=-1)
+        # Curves need no index, which may take a minute to be made.
+        run, after = self._runs.open(_name_of(request)), _number(request, "after", default=-1)
         with run.reading() as reader:
             lines, alarms, target = reader.metrics(), reader.alarms(), kl_target(reader)
         lines = [line for line in lines if line["step"] > after]
@@ -133,7 +137,7 @@ class Api:
     def source(self, request: Request) -> Response:
         """Answer /api/r/{run}/source/{digest}: a plug-in's source, to be read."""
         digest = request.path_params["digest"].removeprefix("sha256:")
-        folder = self._runs.folder(request.path_params["run"])
+        folder = self._runs.folder(_name_of(request))
         text = source_text(folder, digest) if DIGEST.fullmatch(digest) else None
         if text is None:
             raise RequestError("the run does not hold that source", status=404)
@@ -157,7 +161,8 @@ class Api:
         parts, roles = list(info.parts), list(info.roles)
         rows = [_cells(row, parts, roles) for row in page.rows]
         shape = {"parts": parts, "roles": roles, "columns": COLUMNS}
-        return {"total": page.total, "of": page.of, "offset": offset, **shape, "rows": rows}
+        counts = {"total": page.total, "of": page.of, "offset": offset, "indexing": run.is_indexing}
+        return {**counts, **shape, "rows": rows}
 
     def conversation(self, request: Request) -> dict[str, Any]:
         """Answer /api/r/{run}/c/{id}: all that is known of one conversation, but for its tokens."""
@@ -173,7 +178,7 @@ class Api:
             "sources": (record.get("rewards") or {}).get("sources") or {},
             "tags": tags_of(record),
             "replay": self._replay(run, id),
-            "has_tokens": run.index.tokens(id) is not None,
+            "has_tokens": run.index.has_tokens(id),
             "labels": _labels(run, id),
             "previous": previous,
             "next": following,
@@ -216,7 +221,7 @@ class Api:
 
     def versions(self, request: Request) -> dict[str, Any]:
         """Answer /api/r/{run}/versions: those that played held-out scenarios."""
-        return {"versions": [plain(version) for version in versions_of(self._run(request).index)]}
+        return {"versions": [plain(version) for version in versions_of(self._whole_run(_name_of(request)).index)]}
 
     def compare(self, request: Request) -> dict[str, Any]:
         """Answer /api/compare: two versions on the scenarios that both played."""
@@ -244,35 +249,51 @@ class Api:
         id = body.get("conversation")
         record = run.index.record(id) if isinstance(id, str) else None
         if record is None:
-            raise RequestError(f"run {run.name} has no conversation {id!r}", status=404)
-        add_tag(run.folder, record, body, person=self._person(body.get("person")))
-        run.index.refresh()
-        return {"tags": tags_of(run.index.record(record["id"]) or record)}
+            raise _no_conversation(run, id)
+        return {"tags": add_tag(run.folder, record, body, person=self._person(body.get("person")))}
 
     def _run(self, request: Request) -> OpenRun:
-        return self._runs.open(request.path_params["run"])
+        """Return a run with what is new in it, as far as that is soon known: who asks must not wait for an index."""
+        run = self._runs.open(_name_of(request))
+        run.refresh()
+        return run
+
+    def _whole_run(self, name: str) -> OpenRun:
+        """Return a run with all that is new in it: half of it would give other numbers."""
+        run = self._runs.open(name)
+        run.refresh(waits=True)
+        return run
+
+    def _listed(self, name: str, folder: Path) -> dict[str, Any]:
+        try:
+            return listed(name, folder, self._states.read(folder))
+        except (*UNREADABLE, UserError) as error:
+            logger.debug("run %s cannot be read just now: %s", name, error)
+            return unreadable(name, folder)
 
     def _record(self, run: OpenRun, request: Request) -> tuple[str, dict[str, Any]]:
         id = _identity(request)
         record = run.index.record(id)
         if record is None:
-            raise RequestError(f"run {run.name} has no conversation {id!r}", status=404)
+            raise _no_conversation(run, id)
         return id, record
 
     def _side(self, request: Request, name: str) -> Side:
         """Return a version that RUN@VERSION names; without a version, the newest that played."""
         reference = request.query_params.get(name) or ""
+        if not reference:
+            raise RequestError(f"{name}= is missing: RUN@VERSION")
         # A run's own name may hold an @.
         found, version = (reference, None) if reference in self._runs.folders() else split_reference(reference)
-        return Side(run=found, index=self._runs.open(found).index, version=version)
+        return Side(run=found, index=self._whole_run(found).index, version=version)
 
     def _person(self, value: object) -> str:
         """Return who adds something: by default the person at this machine."""
         if value in (None, ""):
             return self.person
-        if not isinstance(value, str) or not PERSON.fullmatch(value):
-            raise RequestError("a person is called by up to 32 small letters, digits and dashes, such as anon-3f")
-        return value
+        if not isinstance(value, str):
+            raise RequestError("a person is a word, such as anon-3f")
+        return check_person(value)
 
     def _replay(self, run: OpenRun, id: str) -> str:
         is_usual = run.folder.parent == RUNS.resolve()
@@ -322,7 +343,18 @@ def _missing(request: Request) -> Any:
     raise RequestError(f"there is nothing at {request.url.path}", status=404)
 
 
+def _no_conversation(run: OpenRun, id: object) -> RequestError:
+    if run.is_indexing:
+        return RequestError(f"run {run.name} is being indexed: it has no conversation {id!r} so far", status=404)
+    return RequestError(f"run {run.name} has no conversation {id!r}", status=404)
+
+
 # ----- what a request says -----
+
+
+def _name_of(request: Request) -> str:
+    name: str = request.path_params["run"]
+    return name
 
 
 def _identity(request: Request) -> str:

@@ -11,23 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rewards import REWARDS
 from selfplay import checkpoint
 from selfplay.evaluate import checks_of, comparison_from_json
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.run_folder import SOURCES
 from selfplay.run_reader import RunReader
+from selfplay.stored_config import config_from_text
 from selfplay.view.run_state import RunState
 from selfplay.view.runs import OpenRun, is_inside
 
-__all__ = ["described", "listed", "source_text"]
+__all__ = ["described", "listed", "source_text", "unreadable"]
 
 EVALUATION = "evaluation.json"
 MOST_SOURCE_BYTES = 1 << 20
+MOST_CONFIG_CHARACTERS = 256 * 1024  # shown; a configuration has some thousand
 STEPS = re.compile(r"^steps: ([0-9]{1,12})$", re.MULTILINE)
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast, and not everywhere
 NO_WEIGHT = 1.0  # what a reward without a weight counts, as in the settings of `train`
 
 
@@ -51,12 +50,25 @@ def listed(name: str, folder: Path, state: RunState) -> dict[str, Any]:
     }
 
 
+def unreadable(name: str, folder: Path) -> dict[str, Any]:
+    """Return the line of a run of which nothing can be told, as `listed`."""
+    nothing = dict.fromkeys(("env", "model", "created_at", "ended_at", "step", "steps", "since"))
+    return {
+        **nothing,
+        "run": name,
+        "path": str(folder),
+        "status": "unreadable",
+        "conversations": 0,
+        "is_live": False,
+    }
+
+
 def described(run: OpenRun, state: RunState) -> dict[str, Any]:
-    """Return what the overview shows of a run; the index has been refreshed."""
+    """Return what the overview shows of a run, as far as its index knows it."""
     with run.reading() as reader:
         manifest, config_text = reader.manifest, reader.config_text
         alarms, problems = reader.alarms(), reader.problems
-    config = _config(config_text)
+    config = config_from_text(config_text)
     return {
         "run": run.name,
         "path": str(run.folder),
@@ -70,7 +82,7 @@ def described(run: OpenRun, state: RunState) -> dict[str, Any]:
         "env": _words(manifest.get("env")),
         "model": _words(manifest.get("model")),
         "problems": list(dict.fromkeys([*problems, *run.index.problems])),
-        "config": config_text,
+        "config": _shown_config(config_text),
         "rewards": _rewards(config, run.folder, manifest),
         "kl": _kl(config),
         "info": plain(run.index.info()),
@@ -84,9 +96,15 @@ def described(run: OpenRun, state: RunState) -> dict[str, Any]:
     }
 
 
+def _shown_config(text: str) -> str:
+    if len(text) <= MOST_CONFIG_CHARACTERS:
+        return text
+    return f"{text[:MOST_CONFIG_CHARACTERS]}\n# Cut here: the file has {len(text):,} characters.\n"
+
+
 def kl_target(reader: RunReader) -> float | None:
     """Return what a run's KL is steered to, in nats a token; None: to nothing."""
-    return _target(_config(reader.config_text))
+    return _target(config_from_text(reader.config_text))
 
 
 def source_text(folder: Path, digest: str) -> str | None:
@@ -111,14 +129,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _config(text: str) -> dict[str, Any]:
-    """Return a configuration as YAML says it; empty if it cannot be read."""
-    try:
-        return _mapping(yaml.load(text, Loader=LOADER))
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}
 
 
 def _mapping(value: object) -> dict[str, Any]:
@@ -172,7 +182,12 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of very many digits
+        return None
 
 
 def _summary(name: str, folder: Path, digest: object) -> str:

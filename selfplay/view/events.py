@@ -40,6 +40,7 @@ class Look:
     """What was seen of a run."""
 
     signature: Signature
+    is_complete: bool  # whether the index knew all of it
     news: dict[str, Any]  # the data of the event
 
 
@@ -137,12 +138,13 @@ class Events:
         signature = signature_of(folder)
         # A killed writer changes no file, but its lock is free.
         has_died = last is not None and last.news["is_live"] and not is_being_written(folder)
-        if last is not None and signature == last.signature and not has_died:
+        if last is not None and last.is_complete and signature == last.signature and not has_died:
             return last
         run = self._runs.open(name)
-        return Look(signature=signature, news=self._news(run))
+        is_complete = run.refresh()
+        return Look(signature=signature, is_complete=is_complete, news=self._news(run, is_complete=is_complete))
 
-    def _news(self, run: OpenRun) -> dict[str, Any]:
+    def _news(self, run: OpenRun, *, is_complete: bool) -> dict[str, Any]:
         state = self._states.read(run.folder)
         with run.reading() as reader:
             num_alarms = len(reader.alarms())
@@ -155,6 +157,7 @@ class Events:
             "since": state.since,
             "newest": info.newest,
             "alarms": num_alarms,
+            "indexing": not is_complete,
         }
 
 

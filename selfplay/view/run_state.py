@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,7 +77,7 @@ class StateReader:
             if inode != status.st_ino or done > status.st_size or path.endswith(PACKED):
                 done = lines = 0
             lines += _num_lines(path, start=done, end=status.st_size)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return 0
         self._counted[path] = (status.st_ino, status.st_size, lines)
         return lines

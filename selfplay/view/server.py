@@ -160,4 +160,4 @@ def _read_ahead(runs: Runs) -> None:
     name = runs.newest()
     if name is not None:
         with contextlib.suppress(UserError, *UNREADABLE):
-            runs.open(name)
+            runs.open(name).refresh()

@@ -19,9 +19,12 @@ KIND = "tag"
 MOST_CHARACTERS = 40
 
 
-def add_tag(folder: Path, record: Mapping[str, Any], request: Mapping[str, Any], *, person: str) -> None:
+def add_tag(
+    folder: Path, record: Mapping[str, Any], request: Mapping[str, Any], *, person: str
+) -> list[dict[str, Any]]:
     """Append what a request says of a conversation: {"turn": number or None, "tag": words, "remove": bool}.
 
+    Returns the tags that the conversation has then, as `tags_of`.
     Raises RequestError if it says what cannot be, or the folder cannot be written.
     """
     data = {"tag": _tag(request.get("tag")), "remove": request.get("remove") is True}
@@ -36,6 +39,7 @@ def add_tag(folder: Path, record: Mapping[str, Any], request: Mapping[str, Any],
             file.close()
     except OSError as error:
         raise RequestError(f"cannot write {path}: {reason(error)}", status=409) from error
+    return tags_of({**record, "annotations": [*(record.get("annotations") or ()), line]})
 
 
 def tags_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -44,9 +48,11 @@ def tags_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for tag in record.get("tags") or ():
         tags[None, str(tag)] = {"turn": None, "tag": str(tag), "by": None, "at": None}
     for annotation in record.get("annotations") or ():
-        if annotation.get("kind") != KIND:
+        turn = annotation.get("turn")
+        # What other programs wrote may be anything.
+        if annotation.get("kind") != KIND or (turn is not None and type(turn) is not int):
             continue
-        tag, turn = str(annotation["data"].get("tag")), annotation.get("turn")
+        tag = str(annotation["data"].get("tag"))
         tags.pop((turn, tag), None)
         if not annotation["data"].get("remove"):
             tags[turn, tag] = {"turn": turn, "tag": tag, "by": annotation.get("by"), "at": annotation.get("at")}

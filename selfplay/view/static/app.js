@@ -149,7 +149,7 @@ function follow(run) {
 
 function changed(news) {
   // The first news are what the page has just read, unless the run grew between the two.
-  const isOld = state.news === null && news.conversations === state.run?.info?.conversations;
+  const isOld = state.news === null && !state.run?.indexing && news.conversations === state.run?.info?.conversations;
   state.news = news;
   showStatus(news);
   if (!isOld && news.status !== "gone") for (const fn of [...state.change]) fn(news);

@@ -2,7 +2,7 @@
 import { button, clear, debounce, div, h, span } from "./dom.js";
 
 const FIELDS = "reward turns tokens seconds step version advantage kl nll surprise disagreement cut repeats reason status by split flag tag role player model env seed scenario group id about text brief protocol error labelled".split(" ");
-const ABOUT = { surprise: "distance from its group's mean", disagreement: "learned against verifiable reward", cut: "share of turns cut", repeats: "share of turns said before", by: "the role that ended it", text: "what was said", brief: "what a role was told" };
+const ABOUT = { surprise: "distance from its group's mean", disagreement: "learned against verifiable reward", repeats: "share of turns said before", brief: "what a role was told" };
 const TEXTS = ["text", "brief", "about", "error", "player", "model", "id"];
 const FLAGS = ["cut", "repeats", "labelled", "failed", "truncated"];
 const MOST = 9; // completions

@@ -1,6 +1,6 @@
 // The list of conversations: 50,000 rows of which the page holds fifty.
 import { anchor, button, clear, count, div, h, kept, number, plural, signed, span } from "./dom.js";
-import { conversationPath, get, isOffline, link, runPath } from "./api.js";
+import { conversationPath, get, isOffline, runPath } from "./api.js";
 import { filterBox } from "./filterbox.js";
 
 const WINDOW = 100; // rows asked for at once
@@ -95,11 +95,15 @@ export async function show(main, route, page) {
     rescale(found.rows.map((cells) => cells[found.columns.indexOf("values")]));
     scroller.setAttribute("aria-rowcount", total + 1);
     canvas.style.height = `${total * rowHeight}px`;
-    counter.textContent = total === of ? plural(of, "conversation") : `${count(total)} of ${count(of)}`;
+    counter.textContent = found.indexing ? soFar(of) : total === of ? plural(of, "conversation") : `${count(total)} of ${count(of)}`;
     empty.textContent = total ? "" : of ? "No conversation fits this filter." : "No conversations yet.";
     if (isStale) scroller.scrollTop = returnTo;
     [isStale, returnTo] = [false, 0];
     draw();
+  }
+
+  function soFar(num) {
+    return `indexing, ${plural(num, "conversation")} so far`;
   }
 
   // The scale of the bars only grows while one list is shown.
@@ -153,7 +157,7 @@ export async function show(main, route, page) {
 
   function isShown([key, , need]) {
     if (key === "part") return parts.includes(sortedPart());
-    return (!need || !info.has || info.has.includes(need)) && (key !== "per_role" || (roles.length > 1 && roles.length < 4));
+    return (!need || info.has?.includes(need)) && (key !== "per_role" || (roles.length > 1 && roles.length < 4));
   }
 
   function sortedPart() {
@@ -301,7 +305,7 @@ export async function show(main, route, page) {
       element.querySelector("input").checked = isOn;
     }
     choice.hidden = !selected.size;
-    clear(choice).append(`${selected.size} selected`, button("compare two", compare, { class: "primary", title: "two versions on one scenario", disabled: !comparison() }), button("clear", () => (selected.clear(), showChoice())));
+    clear(choice).append(`${selected.size} selected`, button("compare two", compare, { class: "primary", title: "two versions on one scenario", disabled: !comparison() }));
   }
 
   // Versions on one scenario can be compared.
@@ -325,6 +329,9 @@ export async function show(main, route, page) {
     ...(isOffline ? {} : { l: ["label pairs", () => page.go(runPath(run, "/label"))] }),
   });
   page.onChange((news) => {
+    // Which parts and roles there are is known with the first rows, and for good at the end.
+    if (page.run.indexing && (!news.indexing || (!of && news.conversations))) return void page.go(runPath(run, `/list?${params()}`), { replace: true });
+    if (news.indexing) counter.textContent = soFar(news.conversations);
     const fresh = (news.conversations ?? 0) - of;
     if (fresh <= 0) return;
     pill.textContent = `${count(fresh)} new`;

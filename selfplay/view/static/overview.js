@@ -18,7 +18,8 @@ export async function show(main, route, page) {
   if (!page.isHere()) return;
   const left = div("column", rewarded(run), gained, alarms(run));
   const right = div("column", panel("Curves", anchor(runPath(run.run, "/metrics"), "all metrics", ASIDE), small), facts(run));
-  append(main, [heading(run), run.problems.map((text) => h("p", "notice", text)), run.is_live && liveStrip(page), div("overview", left, right)]);
+  let head = heading(run);
+  append(main, [head, run.problems.map((text) => h("p", "notice", text)), run.is_live && liveStrip(page), div("overview", left, right)]);
   const draw = () => {
     const legend = [curves.words, curves.marks.length && "upright: an alarm began", curves.target && "dashed: the target"].filter(Boolean).join("; ");
     append(clear(small), [SMALL.filter((name) => curves.has(name)).map((name) => smallCurve(curves, name)), legend && dim(legend)]);
@@ -30,7 +31,8 @@ export async function show(main, route, page) {
   readThese(reading, run).catch((error) => reading.append(dim(error.message)));
   page.onChange(debounce(async (news) => {
     if (!page.isHere()) return;
-    if (news.is_live !== run.is_live || news.alarms !== run.alarms.length) return void page.go(runPath(run.run), { replace: true });
+    if (news.is_live !== run.is_live || news.alarms !== run.alarms.length || (run.indexing && !news.indexing)) return void page.go(runPath(run.run), { replace: true });
+    if (news.indexing) head.replaceWith((head = heading({ ...run, ...news, info: news })));
     await curves.more(news).catch(console.warn);
     draw();
   }, 300));
@@ -55,7 +57,7 @@ function chipOf(run) {
 // ----- what the run was, and what it was rewarded for -----
 
 function heading(run) {
-  const words = [`last line ${ago(run.since)}`, run.env, run.model, run.view && `${run.view} view`, plural(run.info.conversations, "conversation"), run.steps && plural(run.steps, "step")];
+  const words = [`last line ${ago(run.since)}`, run.env, run.model, run.view && `${run.view} view`, run.indexing ? `indexing, ${plural(run.info.conversations, "conversation")} so far` : plural(run.info.conversations, "conversation"), run.steps && plural(run.steps, "step")];
   return div("heading", h("h1", {}, run.run), h("p", "row", chipOf(run), dim(words.filter(Boolean).join(" · "))));
 }
 

@@ -285,13 +285,14 @@ def _distinct(pairs: Sequence[tuple[Side, Side]], *, n: int) -> Difference:
     sides = [_share_of_distinct([pair[side] for pair in counted]) for side in (0, 1)]
     (base, base_without), (trained, trained_without) = sides
     difference, half = trained - base, _jackknife_half_width(trained_without - base_without)
+    # From a base of .95 a share can fall by .95 and rise by .05: where little was said the interval would go further.
     return Difference(
         name=f"play/distinct_{n}",
         base=base,
         trained=trained,
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=max(difference - half, -base),
+        high=min(difference + half, 1.0 - base),
     )
 
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
-from selfplay.evaluate import Comparison, Measured, compare, comparison_from_json, comparison_to_json
+from selfplay.evaluate import (
+    Comparison,
+    Measured,
+    _jackknife_half_width,
+    compare,
+    comparison_from_json,
+    comparison_to_json,
+)
 from selfplay.interfaces import Likelihood
 
 PLAYERS = {
@@ -128,14 +135,24 @@ def test_conversations_of_one_scenario_are_resampled_together():
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high))
 
 
+def test_interval_of_distinct_pairs_stays_within_what_a_share_can_change_by():
+    base = [measured(0, "a b c d e"), measured(1, "f g")]
+    row = compare(base, [measured(0, "a b a b a"), measured(1, "c d")], seed=0).row("play/distinct_2")
+    # 5 of 5 pairs before; a-b, b-a, c-d: 3 of 5 after.  Two scenarios alone tell next to nothing.
+    assert (row.base, row.trained) == pytest.approx((1.0, 0.6))
+    assert (row.low, row.high) == pytest.approx((-1.0, 0.0))
+
+
 def test_interval_of_distinct_pairs_is_the_jackknife_by_hand():
     base = [measured(0, "a b c"), measured(1, "a b d"), measured(2, "e f g")]
     row = compare(base, [measured(k, "a b a") for k in range(3)], seed=0).row("play/distinct_2")
     # Base: ab bc | ab bd | ef fg: 5 of 6; without each scenario 4/4, 4/4 and 3/4.  Trained: ab ba each: 2 of 6, 2 of 4.
     assert row.difference == pytest.approx(2 / 6 - 5 / 6)
     # The differences without each: -1/2, -1/2, -1/4; their squared deviations sum to 1/24; t with 2 degrees is 4.3027.
-    assert row.high - row.low == pytest.approx(2 * 4.3027 * math.sqrt(2 / 3 / 24), rel=1e-4)
-    assert (row.high + row.low) / 2 == pytest.approx(row.difference)
+    half = 4.3027 * math.sqrt(2 / 3 / 24)
+    assert _jackknife_half_width(np.array([-1 / 2, -1 / 2, -1 / 4])) == pytest.approx(half, rel=1e-4)
+    # -1.22 to +.22, of which a share of 5/6 can only reach this.
+    assert (row.low, row.high) == pytest.approx((-5 / 6, 1 / 6))
 
 
 def test_same_seed_gives_the_same_intervals():

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from selfplay.dialog import Split
 from selfplay.errors import UserError
 from selfplay.resampling import CONFIDENCE, NUM_RESAMPLES, Matrix, divide, draw_resamples, percentile_interval
+from selfplay.rewarded_for import RewardedFor, Weight, rewarded_for, why_incomparable, why_part_incomparable
 from selfplay.transcript_index import Row, TranscriptIndex
 from selfplay.written import nearest
 
 __all__ = [
     "PairedComparison",
     "PairedDifference",
+    "PairedMeasure",
     "PairedScenario",
+    "Result",
     "Side",
     "StoredVersion",
     "compare_versions",
-    "paired_to_json",
     "split_reference",
     "versions_of",
 ]
@@ -36,6 +38,7 @@ TIE = 1e-9  # reward units: what differs by less is equal
 PAGE_ROWS = 500  # read from the index at once
 MOST_DRAWS = 4_000_000  # scenarios times resamples: of very many scenarios fewer resamples say as much
 REWARD = "reward"  # the difference of this name is that of the whole reward
+NUM_RECORDS = 4  # of each side, read for what they were rewarded for
 
 Result = Literal["win", "tie", "loss"]
 
@@ -72,11 +75,21 @@ class PairedDifference:
     low: float  # bounds of the difference's interval; NaN with fewer than two scenarios
     high: float
     value: float = math.nan  # what the difference is worth: by how much the part moved the reward
+    weights: tuple[Weight, Weight] = (None, None)  # of the part on each side; None: it has no such part
 
     @property
     def is_clear(self) -> bool:
         """Whether the interval excludes 0."""
         return self.low > 0.0 or self.high < 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedMeasure:
+    """One number of both sides that is no part of the reward, and shows what the reward was bought with."""
+
+    words: str  # what it is, for people
+    way: Literal[-1, 0, 1]  # 1: more is better, -1: less is, 0: that depends
+    difference: PairedDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +102,12 @@ class PairedScenario:
     b: tuple[str, ...]
     reward_a: float  # mean over those conversations: of the reward, or of the part compared by; NaN: unknown
     reward_b: float
+    is_comparable: bool = True  # whether both numbers are in the same unit
 
     @property
     def difference(self) -> float:
-        """What b has more than a; NaN: one of them is unknown."""
-        return self.reward_b - self.reward_a
+        """What b has more than a; NaN: one of them is unknown, or they are in different units."""
+        return self.reward_b - self.reward_a if self.is_comparable else math.nan
 
     @property
     def result(self) -> Result | None:
@@ -116,9 +130,16 @@ class PairedComparison:
     scenarios: tuple[PairedScenario, ...]  # those where b lost most first, unknown ones last
     difference: PairedDifference
     parts: tuple[PairedDifference, ...]  # raw, those that moved the reward most first
+    measures: tuple[PairedMeasure, ...]
     num_failed: int  # scenarios left out because a conversation of either side failed
     num_unpaired: int  # scenarios left out because only one side played them
+    why_not: str = ""  # a sentence that says why the rewards of both sides cannot be compared; "": they can
     confidence: float = CONFIDENCE  # of the intervals
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether both sides' numbers by which scenarios are won and lost are in the same unit."""
+        return not self.why_not
 
     def count(self, result: Result) -> int:
         """Return how many scenarios b won, tied or lost."""
@@ -155,6 +176,10 @@ def compare_versions(
       often.  A part's number is the mean of its raw means of conversations; `reward/PART` there is over turns.
     - A scenario where a conversation of either side failed is left out on both.
     - Intervals come from resampling scenarios, the same ones on both sides, as in `selfplay.evaluate`.
+    - Sides that were rewarded for different things have no common unit: nobody wins or loses, and `parts` are those
+      that both have.  A part that both have can still be compared by.
+    - `measures` are of the same scenarios, of what the trained roles said: means over scenarios of the means over their
+      conversations, where `selfplay.evaluate` divides sums.
 
     split: None is held_out, or train if both sides have training scenarios in common and no held-out ones.
     part: a part of the reward by which scenarios are won and lost; "": the whole reward.
@@ -165,53 +190,6 @@ def compare_versions(
         if sides[0].rows.keys() & sides[1].rows.keys():
             return _compare(sides[0], sides[1], split=chosen, part=part, seed=seed)
     raise UserError(_nothing_in_common(a, b, split))
-
-
-def paired_to_json(comparison: PairedComparison) -> dict[str, Any]:
-    """Return a comparison as JSON values; what is unknown is None."""
-    return {
-        "a": {"run": comparison.a.run, "version": comparison.a.version},
-        "b": {"run": comparison.b.run, "version": comparison.b.version},
-        "split": comparison.split,
-        "part": comparison.part,
-        "num_scenarios": len(comparison.scenarios),
-        "num_failed": comparison.num_failed,
-        "num_unpaired": comparison.num_unpaired,
-        "confidence": comparison.confidence,
-        "wins": comparison.count("win"),
-        "ties": comparison.count("tie"),
-        "losses": comparison.count("loss"),
-        "difference": {
-            "value": _finite(comparison.difference.difference),
-            "low": _finite(comparison.difference.low),
-            "high": _finite(comparison.difference.high),
-            "a": _finite(comparison.difference.a),
-            "b": _finite(comparison.difference.b),
-        },
-        "parts": [_difference_to_json(part) for part in comparison.parts],
-        "scenarios": [_scenario_to_json(scenario) for scenario in comparison.scenarios],
-    }
-
-
-def _difference_to_json(part: PairedDifference) -> dict[str, Any]:
-    numbers = {key: _finite(getattr(part, key)) for key in ("a", "b", "difference", "low", "high", "value")}
-    return {"name": part.name, **numbers}
-
-
-def _scenario_to_json(scenario: PairedScenario) -> dict[str, Any]:
-    return {
-        "scenario": scenario.scenario,
-        "about": scenario.about,
-        "a": list(scenario.a),
-        "b": list(scenario.b),
-        "reward_a": _finite(scenario.reward_a),
-        "reward_b": _finite(scenario.reward_b),
-        "difference": _finite(scenario.difference),
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 # ----- what each side played -----
@@ -237,6 +215,15 @@ class _Played:
         """Return the mean reward of a scenario's conversations; NaN: one has none, so that the mean says nothing."""
         rewards = [math.nan if row.reward is None else row.reward for row in self.rows[scenario]]
         return fmean(rewards)
+
+    def measure(self, scenario: str, measured: Callable[[Row], float | None]) -> float:
+        """Return a number's mean over the scenario's conversations that have it; NaN: none has."""
+        known = [value for row in self.rows[scenario] if (value := measured(row)) is not None]
+        return fmean(known) if known else math.nan
+
+    def has(self, part: str, scenarios: Sequence[str]) -> bool:
+        """Whether a part applies anywhere in these scenarios."""
+        return any(row.raw.get(part) is not None for scenario in scenarios for row in self.rows[scenario])
 
 
 def _by_scenario(side: Side, split: Split) -> _Played:
@@ -295,18 +282,29 @@ def _compare(a: _Played, b: _Played, *, split: Split, part: str, seed: int) -> P
     if part and part not in names:
         raise UserError(f"part={part}: these conversations have no such part of the reward{nearest(part, names)}")
     draws = draw_resamples(len(kept), seed=seed, num_resamples=_num_resamples(len(kept)))
-    scenarios = [_scenario(a, b, scenario, part) for scenario in kept]
+    rewarded = _rewarded_for(a, kept), _rewarded_for(b, kept)
+    applying = [{name for name in names if side.has(name, kept)} for side in (a, b)]
+    why_not = why_incomparable(*rewarded, names=applying[0] | applying[1])
+    if why_not:
+        names = [name for name in names if name in applying[0] & applying[1]]
     parts = [_part(a, b, name, kept=kept, draws=draws) for name in names]
+    parts = [_with_weights(one, rewarded, is_same=not why_not) for one in parts]
+    if part and why_not:
+        owners = part in applying[0], part in applying[1]
+        why_not = why_part_incomparable(*rewarded, part=part, owners=owners)
+    scenarios = [_scenario(a, b, scenario, part, is_comparable=not why_not) for scenario in kept]
     return PairedComparison(
         a=a.side,
         b=b.side,
         split=split,
         part=part,
         scenarios=tuple(sorted(scenarios, key=_worst_first)),
-        difference=_difference(part or REWARD, [[one.reward_a, one.reward_b] for one in scenarios], draws),
+        difference=_whole(scenarios, draws, part or REWARD, is_comparable=not why_not),
         parts=tuple(sorted(parts, key=_most_moved_first)),
+        measures=tuple(_measures(a, b, kept=kept, draws=draws)),
         num_failed=len(shared) - len(kept),
         num_unpaired=len(a.rows.keys() ^ b.rows.keys()),
+        why_not=why_not,
     )
 
 
@@ -314,7 +312,7 @@ def _num_resamples(num_scenarios: int) -> int:
     return min(NUM_RESAMPLES, MOST_DRAWS // max(1, num_scenarios))
 
 
-def _scenario(a: _Played, b: _Played, scenario: str, part: str) -> PairedScenario:
+def _scenario(a: _Played, b: _Played, scenario: str, part: str, *, is_comparable: bool) -> PairedScenario:
     reward_a, reward_b = (side.raw(scenario, part) if part else side.reward(scenario) for side in (a, b))
     return PairedScenario(
         scenario=scenario,
@@ -323,6 +321,7 @@ def _scenario(a: _Played, b: _Played, scenario: str, part: str) -> PairedScenari
         b=tuple(row.id for row in b.rows[scenario]),
         reward_a=reward_a,
         reward_b=reward_b,
+        is_comparable=is_comparable,
     )
 
 
@@ -333,6 +332,61 @@ def _part(a: _Played, b: _Played, name: str, *, kept: Sequence[str], draws: Matr
     return _difference(name, raw, draws, value=value)
 
 
+def _rewarded_for(side: _Played, kept: Sequence[str]) -> RewardedFor:
+    index = side.side.index
+    records = [index.record(side.rows[scenario][0].id) for scenario in kept[:NUM_RECORDS]]
+    return rewarded_for([record for record in records if record is not None], index.info().weights)
+
+
+def _with_weights(
+    part: PairedDifference, rewarded: tuple[RewardedFor, RewardedFor], *, is_same: bool
+) -> PairedDifference:
+    weights = rewarded[0].weights.get(part.name), rewarded[1].weights.get(part.name)
+    # By how much it moved two different rewards says nothing.
+    return replace(part, weights=weights, value=part.value if is_same else math.nan)
+
+
+def _whole(scenarios: Sequence[PairedScenario], draws: Matrix, name: str, *, is_comparable: bool) -> PairedDifference:
+    found = _difference(name, [[one.reward_a, one.reward_b] for one in scenarios], draws)
+    return found if is_comparable else replace(found, difference=math.nan, low=math.nan, high=math.nan)
+
+
+# ----- what it was bought with -----
+
+
+def _per_turn(name: str) -> Callable[[Row], float | None]:
+    def measured(row: Row) -> float | None:
+        turns = row.said["turns"]
+        return row.said[name] / turns if turns else None
+
+    return measured
+
+
+def _tokens_per_turn(row: Row) -> float | None:
+    # No turn ends without a token: none at all were not counted.
+    return _per_turn("tokens")(row) or None
+
+
+# Name, words, way, and the number of a conversation.
+MEASURES: Sequence[tuple[str, str, Literal[-1, 0, 1], Callable[[Row], float | None]]] = (
+    ("kl", "KL from the base, nats a token", 0, lambda row: row.kl),
+    ("nll", "NLL by the base, nats a token", 0, lambda row: row.nll),
+    ("words_per_turn", "words a turn", 0, _per_turn("words")),
+    ("tokens_per_turn", "tokens a turn", 0, _tokens_per_turn),
+    ("cut", "share of turns cut", -1, _per_turn("cut")),
+    ("repeats", "share of turns said before", -1, _per_turn("repeated")),
+)
+
+
+def _measures(a: _Played, b: _Played, *, kept: Sequence[str], draws: Matrix) -> Iterator[PairedMeasure]:
+    """Yield what was measured on both sides."""
+    for name, words, way, measured in MEASURES:
+        numbers = [[side.measure(scenario, measured) for side in (a, b)] for scenario in kept]
+        found = _difference(name, numbers, draws)
+        if math.isfinite(found.difference):
+            yield PairedMeasure(words=words, way=way, difference=found)
+
+
 def _difference(
     name: str, numbers: Sequence[Sequence[float]], draws: Matrix, *, value: float = math.nan
 ) -> PairedDifference:
@@ -341,8 +395,11 @@ def _difference(
     is_known = np.all(np.isfinite(table), axis=1, keepdims=True).astype(np.float64)  # [N, 1]
     known = np.nan_to_num(table) * is_known
     a, b = divide(known.sum(axis=0), np.repeat(is_known.sum(), 2)).tolist()
-    resampled = divide(draws @ (known[:, 1] - known[:, 0]), draws @ is_known[:, 0])  # [R]
-    low, high = percentile_interval(resampled)
+    low = high = math.nan
+    # All resamples of the one scenario that both have are the same, and say nothing about another.
+    if is_known.sum() > 1:
+        resampled = divide(draws @ (known[:, 1] - known[:, 0]), draws @ is_known[:, 0])  # [R]
+        low, high = percentile_interval(resampled)
     return PairedDifference(name=name, a=a, b=b, difference=b - a, low=low, high=high, value=value)
 
 

@@ -16,12 +16,14 @@ from selfplay.line_files import RecordError
 from selfplay.records_json import conversation_from_json, token_counts
 from selfplay.rewards_json import LARGEST, TOLERANCE, scored_from_json
 from selfplay.run_folder import ID
+from selfplay.spoken_words import WORD
 
 __all__ = ["Facts", "PartFacts", "facts_of", "place_of", "problem_of_rewards"]
 
 NUM_FIRST_WORDS, NUM_ABOUT = 60, 200  # characters
 DECIMALS = 6  # of sums and means, so that 0.1 + 0.2 is found as 0.3
 
+MOST_COUNTED = 2**53  # tokens of a turn; JavaScript knows no larger integers
 NUMBERS = frozenset((int, float, type(None)))
 
 Record = Mapping[str, Any]
@@ -67,6 +69,7 @@ class Facts:
     cut_turns: int  # that a limit ended
     cut: float  # their share
     repeats: float  # share of the turns whose text an earlier one has
+    said: Mapping[str, int]  # of the turns that count: turns, words, tokens, cut, repeated
     tags: tuple[str, ...]
     flags: tuple[str, ...]
     text: str  # what was said, a line a turn, with spaces for NULs
@@ -119,6 +122,7 @@ def facts_of(record: Record) -> tuple[Facts, str]:
         cut_turns=sum(turn.is_cut for turn in conversation.turns),
         cut=cut,
         repeats=repeats,
+        said=_said(record, conversation),
         tags=_tags(record),
         flags=flags,
         text=_clean("\n".join(texts)).replace("\0", " "),  # at a NUL, SQLite's search would see its end
@@ -176,6 +180,23 @@ def _all_clean(names: Iterable[str]) -> tuple[str, ...]:
 
 def _share(holds: Sequence[bool]) -> float:
     return sum(holds) / len(holds) if holds else 0.0
+
+
+def _said(record: Record, conversation: Conversation) -> dict[str, int]:
+    """Count what was said in the turns that count."""
+    seen: set[str] = set()
+    said = dict.fromkeys(("turns", "words", "tokens", "cut", "repeated"), 0)
+    for turn, counts, is_counted in zip(
+        conversation.turns, token_counts(record), _is_counted(conversation), strict=True
+    ):
+        if is_counted:
+            said["turns"] += 1
+            said["words"] += len(WORD.findall(turn.text))
+            said["tokens"] += min(counts.said, MOST_COUNTED)
+            said["cut"] += turn.is_cut
+            said["repeated"] += turn.text in seen
+        seen.add(turn.text)
+    return said
 
 
 def _tags(record: Record) -> tuple[str, ...]:

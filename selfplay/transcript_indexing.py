@@ -396,6 +396,7 @@ def _shown(facts: Facts) -> str:
         "per_role": facts.per_role,
         "public": facts.public,
         "cut_turns": facts.cut_turns,
+        "said": facts.said,
         "tags": facts.tags,
         "flags": facts.flags,
     }

@@ -49,6 +49,9 @@ class Row:
     version: int | None
     model: str
     roles: tuple[str, ...]
+    # Of the turns that count, those of the trained roles, or of all if none is trained: turns, words, tokens, cut
+    # turns, and turns whose text an earlier one has.
+    said: Mapping[str, int]
 
     def number(self, key: str) -> float | None:
         """Return what a sort key of `selfplay.filters` that is a number stands for; None: unknown, or no such key."""
@@ -109,6 +112,7 @@ def row_of(values: Sequence[Any], names: Sequence[str]) -> Row:
     return Row(
         **{**kept, **words},
         **{name: shown[name] for name in ("players", "model", "first_words", "per_role", "public", "cut_turns")},
+        said=shown["said"],
         raw=dict(zip(names, numbers[::2], strict=True)),
         parts=dict(zip(names, numbers[1::2], strict=True)),
         disagreement=disagreement,

@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["FILE", "MOST_COLUMNS", "connect", "create", "identity", "is_current", "remove", "transaction"]
 
 FILE = "index.sqlite"
-APPLICATION, VERSION = 0x5E1F9A1A, 3  # who wrote the file, and the version of the tables below
+APPLICATION, VERSION = 0x5E1F9A1A, 4  # who wrote the file, and the version of the tables below
 BUSY_SECONDS = 60.0
 MOST_COLUMNS = 200  # parts, or roles, that can be filtered and sorted by
 TABLES = """

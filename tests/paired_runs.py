@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,17 @@ def played(
     return ScoredConversation(conversation=conversation, rewards=2 * values, parts=parts)
 
 
-def write_run(folder: Path, conversations: Iterable[ScoredConversation], *, is_scored: bool = True) -> Path:
+def write_run(
+    folder: Path,
+    conversations: Iterable[ScoredConversation],
+    *,
+    is_scored: bool = True,
+    terms: Mapping[str, Term] = TERMS,
+) -> Path:
     manifest = {"env": "chitchat", "model": "tiny", "created_at": "2026-01-01T10:00:00.000Z"}
     with RunWriter.create(folder, manifest, "") as writer:
         for one in conversations:
-            writer.append(one.conversation, one if is_scored else None, terms=TERMS)
+            writer.append(one.conversation, one if is_scored else None, terms=terms)
     return folder
 
 

@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from selfplay.commands import diff
 from selfplay.commands.words import read_words
 from selfplay.errors import UserError
-from tests.paired_runs import played, two_versions, write_run
+from selfplay.score import Term
+from tests.paired_runs import TERMS, played, two_versions, write_run
 
 HOSTILE = "\x1b[2J\u202e[red]x[/]"
 
@@ -53,6 +55,38 @@ def test_diff_names_every_part_whole_however_narrow_the_terminal(runs, capsys, m
     assert [word for word in ("part", "b - a", "95% interval", "moved the reward by") if word in head] == heads
     assert any(line.startswith(f"{name} ") for line in lines)
     assert max(map(len, lines)) <= width
+
+
+def test_diff_of_different_rewards_says_so_and_prints_what_both_have(runs, capsys):
+    light = [replace(one, rewards=one.rewards / 4) for one in two_versions()]
+    write_run(runs / "light", light, terms={**TERMS, "tone": Term(weight=0.5)})
+    output = " ".join(answer(capsys, "chat@0", "light@7", "n=0").split())
+    assert "a was rewarded for tone x 2, b for tone x 0.5: their rewards are in different units" in output
+    assert "won" not in output
+    # Tones of 1 and 7/6, and no row of the reward.
+    assert "tone 1.000 1.167 +0.167" in output
+    assert "reward 2.000" not in output
+    by_tone = answer(capsys, "chat@0", "light@7", "n=0", "part=tone")
+    assert "b won 1, tied 1, lost 1 by tone" in by_tone
+
+
+def test_diff_prints_measures_under_the_parts(runs, capsys):
+    lines = answer(capsys, "chat@0", "chat@7", "n=0").splitlines()
+    names = [line.partition("  ")[0] for line in lines[5:]]
+    assert names[:3] == ["reward", "tone", "length"]
+    # Their tokens were never counted.
+    assert names[3:6] == ["words a turn", "share of turns cut", "share of turns said before"]
+    told = json.loads(answer(capsys, "chat@0", "chat@7", "--json"))
+    assert told["measures"][0] | {"a": 0} == {
+        "name": "words_per_turn",
+        "words": "words a turn",
+        "way": 0,
+        "a": 0,
+        "b": 6.0,
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+    }
 
 
 def test_turns_stand_beside_each_other_where_there_is_room_and_below_where_not(runs, capsys, monkeypatch):

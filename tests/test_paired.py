@@ -2,15 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from selfplay.dialog import Scores
 from selfplay.errors import UserError
-from selfplay.paired import Side, compare_versions, paired_to_json, split_reference, versions_of
+from selfplay.paired import Side, compare_versions, split_reference, versions_of
+from selfplay.paired_json import paired_to_json
+from selfplay.records_json import ANNOTATION_SCHEMA
+from selfplay.score import Term
 from selfplay.transcript_index import TranscriptIndex
 from tests.paired_runs import played, two_versions, write_run
 from tests.tiny_runs import train
+
+HALVES = (slice(3), slice(3, 6))
 
 
 @pytest.fixture
@@ -18,9 +25,11 @@ def side(tmp_path):
     """Return what makes a side of a new run that holds these conversations."""
     indexes = []
 
-    def make(conversations, *, version=None, run="run", is_scored=True):
+    def make(conversations, *, version=None, run="run", is_scored=True, terms=None, source=""):
+        weights = {"tone": 2.0, "length": 0.0} if terms is None else terms
+        made = {name: Term(weight=weight, source=source if weight else "") for name, weight in weights.items()}
         folder = tmp_path / f"{run}-{len(indexes)}"
-        indexes.append(TranscriptIndex(write_run(folder, conversations, is_scored=is_scored)))
+        indexes.append(TranscriptIndex(write_run(folder, conversations, is_scored=is_scored, terms=made)))
         indexes[-1].refresh()
         return Side(run=run, index=indexes[-1], version=version)
 
@@ -169,3 +178,118 @@ def test_differences_agree_with_the_evaluation_of_the_run(tmp_path):
     # Stored rewards are rounded to 4 decimals a turn.
     expected = [measured[name] for name in ("base", "trained", "difference", "low", "high")]
     assert [found.a, found.b, found.difference, found.low, found.high] == pytest.approx(expected, abs=1e-3)
+
+
+# ----- what was rewarded, and what it was bought with -----
+
+
+def scored_by(term, conversation):
+    """Return a conversation whose only reward is the named one, of the same numbers as `tone`, doubled."""
+    return replace(conversation, parts={term: conversation.parts["tone"], "length": conversation.parts["length"]})
+
+
+def test_sides_that_were_rewarded_for_different_things_are_not_compared(side):
+    a = side([scored_by("question", one) for one in two_versions()[:3]], terms={"question": 2.0, "length": 0.0})
+    b = side([scored_by("density", one) for one in two_versions()[3:]], terms={"density": 2.0, "length": 0.0})
+    told = paired_to_json(compare_versions(a, b))
+    assert told["why_not"] == (
+        "a was rewarded for question, b for density: their rewards are in different units; "
+        "below are the numbers both have"
+    )
+    assert [told[key] for key in ("is_comparable", "wins", "ties", "losses", "difference")] == [False, *4 * [None]]
+    assert [one["difference"] for one in told["scenarios"]] == [None, None, None]
+    # Length was measured on both sides, and moved neither reward.
+    assert [(part["name"], part["weight"], part["value"]) for part in told["parts"]] == [
+        ("length", {"a": 0.0, "b": 0.0}, None)
+    ]
+
+
+def test_sides_that_weigh_a_part_differently_are_compared_only_by_the_part(side):
+    lighter = [replace(one, rewards=one.rewards / 4) for one in two_versions()[3:]]
+    a, b = side(two_versions()[:3]), side(lighter, terms={"tone": 0.5, "length": 0.0})
+    assert "a was rewarded for tone x 2, b for tone x 0.5:" in compare_versions(a, b).why_not
+    by_part = paired_to_json(compare_versions(a, b, part="tone"))
+    # Tones of a: .5, 1, 1.5; of b: 1.5, 1, 1.
+    assert [by_part[key] for key in ("is_comparable", "wins", "ties", "losses")] == [True, 1, 1, 1]
+    assert by_part["difference"]["value"] == pytest.approx(0.5 / 3)
+    assert by_part["parts"][0]["weight"] == {"a": 2.0, "b": 0.5}
+
+
+def test_sides_whose_reward_had_other_code_are_not_compared(side):
+    sources = ("sha256:aa", "sha256:bb")
+    a, b = (side(two_versions()[half], source=source) for half, source in zip(HALVES, sources, strict=True))
+    assert compare_versions(a, b).why_not.startswith("tone had other code in a than in b")
+    assert compare_versions(a, side(two_versions()[3:], source="sha256:aa")).is_comparable
+    assert not compare_versions(a, b, part="tone").is_comparable
+    assert compare_versions(a, b, part="length").is_comparable
+
+
+def test_side_without_rewards_is_not_compared_with_one_that_has_some(side):
+    a, b = side(two_versions()[:3]), side(two_versions()[3:], is_scored=False)
+    assert "a was rewarded for tone, b for nothing" in compare_versions(a, b).why_not
+
+
+def test_part_that_only_one_side_has_decides_nothing(side):
+    a = side(two_versions()[:3])
+    b = side([scored_by("density", one) for one in two_versions()[3:]], terms={"density": 2.0, "length": 0.0})
+    assert compare_versions(a, b, part="tone").why_not.startswith("only a's conversations have the part tone;")
+
+
+def test_part_that_never_applied_makes_no_difference(side):
+    terms = {"tone": 2.0, "length": 0.0, "payoff": 1.0}
+    silent = [
+        replace(one, parts={**one.parts, "payoff": Scores(values=np.full(2, np.nan, np.float32))})
+        for one in two_versions()[3:]
+    ]
+    assert compare_versions(side(two_versions()[:3]), side(silent, terms=terms)).is_comparable
+
+
+def test_measures_are_of_what_the_trained_roles_said(side):
+    # The host says 2 turns of 4 words and a turn of 1 word twice; the guest's "Yes." twice never counts.
+    def told(id, version, *texts):
+        one = played(id, seed=1, version=version, tone=(0.5,) * len(texts))
+        turns = [
+            replace(turn, text=texts[number // 2]) if number % 2 == 0 else turn
+            for number, turn in enumerate(one.conversation.turns)
+        ]
+        cut = replace(turns[0], finish="length")
+        return replace(one, conversation=replace(one.conversation, turns=(cut, *turns[1:])))
+
+    run = side([told("000000-e01-0", 0, "It's a nice day", "Why is it so"), told("000007-e01-0", 7, "No", "no", "No")])
+    found = {one.difference.name: one for one in compare_versions(of(run, 0), of(run, 7)).measures}
+    numbers = {name: (one.difference.a, one.difference.b, one.way) for name, one in found.items()}
+    assert numbers.pop("repeats") == (0.0, pytest.approx(1 / 3), -1)
+    assert numbers == {
+        "words_per_turn": (4.0, 1.0, 0),
+        "cut": (0.5, pytest.approx(1 / 3), -1),
+    }
+
+
+def test_kl_and_nll_are_those_of_the_annotations(side):
+    run = side(two_versions())
+    likelihoods = {"000000-e01-0": (0.0, 30.0), "000007-e01-0": (2.0, 50.0), "000007-e02-0": (9.0, 90.0)}
+    with (run.index.folder / "annotations.jsonl").open("a") as file:
+        for id, (kl, nll) in likelihoods.items():
+            data = {"num_tokens": 10, "kl": kl, "nll": nll}
+            line = {"schema": ANNOTATION_SCHEMA, "conversation": id, "kind": "likelihood", "data": data}
+            file.write(json.dumps(line) + "\n")
+    run.index.refresh()
+    found = {one.difference.name: one.difference for one in compare_versions(of(run, 0), of(run, 7)).measures}
+    # Only scenario 1 was measured on both sides: .2 - 0 and 5 - 3 a token.
+    assert [found[name].difference for name in ("kl", "nll")] == pytest.approx([0.2, 2.0])
+    assert math.isnan(found["kl"].low)
+
+
+def test_version_against_itself_differs_by_nothing(tmp_path):
+    train(tmp_path / "run", "steps=1", "evaluation.conversations=4")
+    index = TranscriptIndex(tmp_path / "run")
+    index.refresh()
+    base = Side(run="run", index=index, version=0)
+    told = paired_to_json(compare_versions(base, base))
+    index.close()
+    assert [told[key] for key in ("wins", "ties", "losses", "is_comparable")] == [0, 4, 0, True]
+    names = [measure["name"] for measure in told["measures"]]
+    assert names == ["kl", "nll", "words_per_turn", "tokens_per_turn", "cut", "repeats"]
+    rows = [*told["measures"], *told["parts"]]
+    assert {row[key] for row in rows for key in ("difference", "low", "high")} == {0.0}
+    assert told["difference"]["value"] == 0.0

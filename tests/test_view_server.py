@@ -99,6 +99,35 @@ def test_runs_lists_what_each_run_says_of_itself(client, runs):
     assert found["since"].endswith("Z")
 
 
+def test_runs_tell_the_first_and_newest_reward_and_how_many_alarms_began(client, runs):
+    steps = [{"step": 0}, *({"step": step, "reward/per_conversation": step / 2} for step in (1, 2, 3)), {"step": 4}]
+    (runs / "chat" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    states = [{"name": "one_part", "state": state} for state in ("began", "ended", "began")]
+    (runs / "chat" / "alarms.jsonl").write_text("".join(json.dumps(line) + "\n" for line in states) + '{"state": "be')
+    (found,) = get(client, "/api/runs")["runs"]
+    # The first and the last step have no such number, and the last alarm is half a line.
+    assert (found["reward"], found["alarms"], found["step"]) == ([0.5, 1.5], 2, 5)
+    append(runs / "chat" / "metrics.jsonl", {"step": 5, "reward/per_conversation": -3})
+    (found,) = get(client, "/api/runs")["runs"]
+    assert (found["reward"], found["step"]) == ([0.5, -3.0], 6)
+
+
+def test_runs_when_nothing_was_trained_then_have_no_reward(client, runs):
+    (runs / "chat" / "metrics.jsonl").unlink()
+    (runs / "chat" / "alarms.jsonl").unlink(missing_ok=True)
+    (found,) = get(client, "/api/runs")["runs"]
+    assert (found["reward"], found["alarms"], found["step"]) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "window"),
+    [("{window: 5}", 5), ("{window: [5]}", None), ("{window: 5, watch: false}", None), ("5", None)],
+)
+def test_run_tells_of_how_many_steps_alarms_are_means(client, runs, written, window):
+    (runs / "chat" / "config.yaml").write_text(f"alarms: {written}\n")
+    assert get(client, "/api/r/chat")["alarms_window"] == window
+
+
 def test_runs_opens_with_the_newest_unless_one_is_named(runs, tmp_path):
     for name, at in (("aa", "2030-01-01T00:00:00.000Z"), ("zz", "2020-01-01T00:00:00.000Z")):
         (runs / name).mkdir()
@@ -350,6 +379,8 @@ def test_versions_and_comparison_are_of_held_out_scenarios(client):
     found = get(client, "/api/compare", a="chat@0", b="chat")
     assert (found["a"], found["b"]) == ({"run": "chat", "version": 0}, {"run": "chat", "version": STEPS})
     assert found["wins"] + found["ties"] + found["losses"] == found["num_scenarios"]
+    assert (found["is_comparable"], found["why_not"]) == (True, None)
+    assert {"words_per_turn", "cut", "repeats"} <= {measure["name"] for measure in found["measures"]}
     differences = [scenario["reward_b"] - scenario["reward_a"] for scenario in found["scenarios"]]
     assert found["difference"]["value"] == pytest.approx(math.fsum(differences) / len(differences))
     assert "version" in error(client, "/api/compare", 400, a="chat@99", b="chat")

@@ -27,10 +27,10 @@ from selfplay.paired import (
     PairedScenario,
     Side,
     compare_versions,
-    paired_to_json,
     split_reference,
     versions_of,
 )
+from selfplay.paired_json import paired_to_json
 from selfplay.run_folder import RUNS
 from selfplay.run_reader import find_run
 from selfplay.transcript_index import TranscriptIndex
@@ -43,7 +43,8 @@ USAGE = """
 selfplay diff [RUN@A] [RUN@B] [key=value ...] [--json]
 
 Compare what two versions did on the same stored scenarios: how often the second won, the mean difference of the reward
-and of its parts with their intervals, and the scenarios where the second lost most, turn by turn.
+and of its parts with their intervals, what it was bought with (KL, words a turn, cut turns, ...), and the scenarios
+where the second lost most, turn by turn.  Where both were rewarded for different things nobody wins or loses.
 
   RUN@A RUN@B    a path or a name under runs/, and a version: RUN@0 is the base, nothing after the @ the newest.
                  One RUN alone: its oldest version against its newest, RUN@B: against B; nothing: the newest run
@@ -144,18 +145,28 @@ def _print_summary(console: Console, comparison: PairedComparison) -> None:
         if count
     )
     console.print(Text(f"{plural(num, f'{comparison.split} scenario')}{left_out}".replace("held_out", "held-out")))
-    by = f" by {one_line(comparison.part)}" if comparison.part else ""
-    won, tied, lost = (comparison.count(result) for result in ("win", "tie", "loss"))
-    console.print(Text(f"b won {won}, tied {tied}, lost {lost}{by}", style="bold"))
-    if num:
+    console.print(Text(_result(comparison), style="bold"))
+    if num and (comparison.is_comparable or comparison.parts or comparison.measures):
         console.print(_table(comparison, width=console.width))
         console.print(Text("means over scenarios; bold: the interval excludes 0", style="dim"))
 
 
+def _result(comparison: PairedComparison) -> str:
+    if comparison.why_not:
+        return one_line(comparison.why_not)
+    by = f" by {one_line(comparison.part)}" if comparison.part else ""
+    won, tied, lost = (comparison.count(result) for result in ("win", "tie", "loss"))
+    return f"b won {won}, tied {tied}, lost {lost}{by}"
+
+
 def _table(comparison: PairedComparison, *, width: int) -> Table:
     interval = f"{comparison.confidence:.0%} interval"
-    rows = [comparison.difference, *(part for part in comparison.parts if part.name != comparison.part)]
+    rows = [part for part in comparison.parts if part.name != comparison.part]
+    # In different units the rewards themselves say nothing either.
+    if comparison.is_comparable:
+        rows = [comparison.difference, *rows]
     cells = [_cells(row, interval) for row in rows]
+    cells += [_cells(replace(one.difference, name=one.words), interval) for one in comparison.measures]
     return rows_table(cells, width=width, left_out=(MOVED, interval, "a", "b"), numbers=cells[0].keys() - {NAME})
 
 

@@ -102,7 +102,7 @@ def _answers(asked: Answers, run: str, chosen: Chosen) -> Iterator[tuple[str, An
     """Yield what is asked for once, by path."""
     answer, has_private = asked.get(run), chosen.has_private
     seen = {**answer, "path": answer["run"]} if has_private else without_private_run(answer)
-    yield run, {**seen, "readonly": True, "is_live": False}
+    yield run, {**seen, "alarms_window": answer["alarms_window"], "readonly": True, "is_live": False}
     metrics = asked.get(f"{run}/metrics")
     alarms = metrics["alarms"] if has_private else [without_private_alarm(alarm) for alarm in metrics["alarms"]]
     yield f"{run}/metrics", {**metrics, "alarms": alarms}

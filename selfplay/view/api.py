@@ -26,7 +26,8 @@ from selfplay.commands.words import program_name
 from selfplay.errors import UserError
 from selfplay.labelling import check_person, local_person
 from selfplay.line_files import RecordError
-from selfplay.paired import Side, compare_versions, paired_to_json, split_reference, versions_of
+from selfplay.paired import Side, compare_versions, split_reference, versions_of
+from selfplay.paired_json import paired_to_json
 from selfplay.preferences import preference_to_json, read_preferences
 from selfplay.records_json import plain_json
 from selfplay.run_folder import RUNS

@@ -27,6 +27,7 @@ EVALUATION = "evaluation.json"
 MOST_SOURCE_BYTES = 1 << 20
 MOST_CONFIG_CHARACTERS = 256 * 1024  # shown; a configuration has some thousand
 STEPS = re.compile(r"^steps: ([0-9]{1,12})$", re.MULTILINE)
+MOST_WINDOW = 10**9  # steps; more is no number to show
 NO_WEIGHT = 1.0  # what a reward without a weight counts, as in the settings of `train`
 
 
@@ -47,18 +48,21 @@ def listed(name: str, folder: Path, state: RunState) -> dict[str, Any]:
         "steps": _planned_steps(manifest, reader.config_text),
         "is_live": state.is_live,
         "since": state.since,
+        "alarms": state.alarms,
+        "reward": None if state.reward is None else list(state.reward),
     }
 
 
 def unreadable(name: str, folder: Path) -> dict[str, Any]:
     """Return the line of a run of which nothing can be told, as `listed`."""
-    nothing = dict.fromkeys(("env", "model", "created_at", "ended_at", "step", "steps", "since"))
+    nothing = dict.fromkeys(("env", "model", "created_at", "ended_at", "step", "steps", "since", "reward"))
     return {
         **nothing,
         "run": name,
         "path": str(folder),
         "status": "unreadable",
         "conversations": 0,
+        "alarms": 0,
         "is_live": False,
     }
 
@@ -90,6 +94,7 @@ def described(run: OpenRun, state: RunState) -> dict[str, Any]:
         "checkpoints": checkpoint.versions(run.folder),
         "evaluation": _evaluation(run.folder, kl_target=_target(config)),
         "alarms": alarms,
+        "alarms_window": _alarms_window(config),
         "sources": _mapping(manifest.get("sources")),
         "heat": run.index.heat_scale(),
         "readonly": not os.access(run.folder, os.W_OK),
@@ -229,6 +234,13 @@ def _kl(config: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     words = {key: _text(kl.get(key)) for key in ("controller", "estimator", "place")}
     return {"target": _target(config), **words, "coefficient": _number(kl.get("coefficient"))}
+
+
+def _alarms_window(config: Mapping[str, Any]) -> int | None:
+    """Return of how many of the newest steps an alarm's number is the mean; None: nobody watches."""
+    alarms = _mapping(config.get("alarms"))
+    window = alarms.get("window")
+    return window if type(window) is int and 0 < window < MOST_WINDOW and alarms.get("watch") is not False else None
 
 
 def _target(config: Mapping[str, Any]) -> float | None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 from selfplay.line_files import RecordError, json_from_line
-from selfplay.run_folder import ANNOTATIONS, CONVERSATIONS, METRICS, TOKENS, is_run
+from selfplay.run_folder import ALARMS, ANNOTATIONS, CONVERSATIONS, METRICS, TOKENS, is_run
 from selfplay.run_reader import RunReader
 
 __all__ = ["RunState", "StateReader", "entries_of", "signature_of"]
 
 Signature = tuple[tuple[str, int, int], ...]
+Found = TypeVar("Found")
 
-TAIL_BYTES = 256 * 1024  # of metrics.jsonl: more than its last line
+END_BYTES = 256 * 1024  # read at the beginning and at the end of metrics.jsonl: more than a line
+NUM_NEWEST = 20  # lines of metrics.jsonl; one of them can be read
+LARGEST = 1e300  # a reward beyond is no number to show
+REWARD = "reward/per_conversation"
 CHUNK_BYTES = 1 << 20
 LINES, PACKED = ".jsonl", ".jsonl.gz"
 BY_PEOPLE = (ANNOTATIONS, "preferences")  # what people add later is no sign of life
@@ -34,6 +40,8 @@ class RunState:
     since: str | None  # when its newest line was written, UTC in ISO 8601; None: it has no files
     conversations: int
     step: int  # updates made
+    reward: tuple[float, float] | None = None  # mean reward of a conversation: at the first step, and the newest
+    alarms: int = 0  # that began
 
     @property
     def is_live(self) -> bool:
@@ -46,6 +54,8 @@ class StateReader:
 
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, int, int]] = {}  # file -> inode, bytes counted, lines in them
+        self._metrics: dict[str, tuple[tuple[int, int], _Metrics]] = {}  # run -> inode and size, and what they say
+        self._alarms: dict[str, tuple[tuple[int, int], int]] = {}
         self._lock = threading.Lock()
 
     def read(self, folder: Path) -> RunState:
@@ -55,11 +65,14 @@ class StateReader:
         known = counts.get("conversations") if isinstance(counts, dict) else None
         # The counts of a run that goes on, or was killed, are old.
         is_known = isinstance(known, int) and status not in ("running", "killed")
+        metrics = _once(self._metrics, folder / f"{METRICS}{LINES}", _metrics_of) or _Metrics()
         return RunState(
             status=status,
             since=_newest_change(folder),
             conversations=int(known or 0) if is_known else self._count_lines(folder / CONVERSATIONS),
-            step=_steps_made(folder),
+            step=metrics.steps,
+            reward=metrics.reward,
+            alarms=_once(self._alarms, folder / f"{ALARMS}{LINES}", _alarms_begun) or 0,
         )
 
     def _count_lines(self, folder: Path) -> int:
@@ -115,20 +128,62 @@ def _newest_change(folder: Path) -> str | None:
     return datetime.fromtimestamp(max(times), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _steps_made(folder: Path) -> int:
-    """Return how many updates there were when the newest line of metrics.jsonl was written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metrics:
+    """What the first and the newest lines of metrics.jsonl say."""
+
+    steps: int = 0  # updates made
+    reward: tuple[float, float] | None = None
+
+
+def _once(
+    known: dict[str, tuple[tuple[int, int], Found]], path: Path, read: Callable[[BinaryIO, int], Found]
+) -> Found | None:
+    """Return what a file says, given its size; None: it cannot be read.  It is read anew once it has changed."""
     try:
-        with (folder / f"{METRICS}{LINES}").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
+        if not path.is_file():  # a pipe would never end
+            return None
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            state = status.st_ino, status.st_size
+            if known.get(str(path), (None,))[0] != state:
+                known[str(path)] = state, read(file, status.st_size)
     except OSError:
-        return 0
-    for line in reversed(lines):
+        return None
+    return known[str(path)][1]
+
+
+def _metrics_of(file: BinaryIO, size: int) -> _Metrics:
+    first = next(
+        (reward for line in _records(_whole_lines(file.read(END_BYTES))) if (reward := _reward(line)) is not None), None
+    )
+    file.seek(max(0, size - END_BYTES))
+    newest = list(itertools.islice(_records(reversed(_whole_lines(file.read(END_BYTES)))), NUM_NEWEST))
+    steps = next((line["step"] + 1 for line in newest if type(line.get("step")) is int), 0)
+    last = next((reward for line in newest if (reward := _reward(line)) is not None), None)
+    return _Metrics(steps=steps, reward=None if first is None or last is None else (first, last))
+
+
+def _alarms_begun(file: BinaryIO, size: int) -> int:
+    return sum(line.get("state") == "began" for line in _records(_whole_lines(file.read(size))))
+
+
+def _whole_lines(data: bytes) -> list[bytes]:
+    return data.split(b"\n")[:-1]
+
+
+def _records(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the records of the lines that can be read."""
+    for line in lines:
         with contextlib.suppress(RecordError):
-            step = json_from_line(line).get("step")
-            if type(step) is int:
-                return step + 1
-    return 0
+            yield json_from_line(line)
+
+
+def _reward(line: dict[str, Any]) -> float | None:
+    value = line.get(REWARD)
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST:
+        return None
+    return float(value)
 
 
 def _num_lines(path: str, *, start: int, end: int) -> int:

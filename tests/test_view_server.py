@@ -204,7 +204,7 @@ def test_run_says_what_was_rewarded_steered_and_reached(client, runs):
     run = get(client, "/api/r/chat")
     rewards = {reward["label"]: reward for reward in run["rewards"]}
     assert rewards["sentiment"]["weight"] == 0.5
-    assert rewards["question"]["summary"]
+    assert rewards["question"]["summary"] == "Whether a message asks. Range: 0 to 1."
     # The run's own source is read, and not run.
     assert rewards["asks_back"]["summary"]
     assert run["kl"]["controller"] == "adaptive"

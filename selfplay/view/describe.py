@@ -196,14 +196,14 @@ def _number(value: object) -> float | None:
 
 
 def _summary(name: str, folder: Path, digest: object) -> str:
-    """Return the first line of a reward's description.
+    """Return the first line of a reward's description, and how far its numbers reach if it says so.
 
     What the run kept of a plug-in of its own is parsed, and never imported.
     """
     if name in REWARDS:
-        return _first_line(REWARDS[name].__doc__)
+        return _told(REWARDS[name].__doc__)
     text = source_text(folder, str(digest).removeprefix("sha256:")) if _is_digest(digest) else None
-    return "" if text is None else _first_line(_docstring(text, name.rpartition(":")[2]))
+    return "" if text is None else _told(_docstring(text, name.rpartition(":")[2]))
 
 
 def _is_digest(value: object) -> bool:
@@ -221,8 +221,10 @@ def _docstring(text: str, name: str) -> str | None:
         return None
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
+def _told(text: str | None) -> str:
+    lines = [line.strip() for line in (text or "").strip().split("\n")]
+    reach = next((line for line in lines[1:] if line.startswith("Range: ")), "")
+    return f"{lines[0]} {reach}".strip()
 
 
 # ----- how it was steered, and what it reached -----

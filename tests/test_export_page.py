@@ -32,7 +32,7 @@ def test_all_modules_of_the_page_can_be_put_into_one_script():
     script = bundle(static_folder())
     assert "</script" not in script.lower()
     assert "<!--" not in script
-    assert script.rindex("start();") > script.index("SELFPLAY_OFFLINE")
+    assert script.rindex("navigate();") > script.index("SELFPLAY_OFFLINE")
 
 
 def test_forms_of_import_that_are_not_understood_are_refused(tmp_path):

@@ -1,5 +1,5 @@
 // The frame around every page: routes, header, keyboard, live status.
-import { clear, h, ago } from "./dom.js";
+import { ago, anchor, button, clear, h, kept, span } from "./dom.js";
 import { get, isOffline, link, listen, runPath } from "./api.js";
 import { show as showOverview } from "./overview.js";
 import { show as showList } from "./list.js";
@@ -19,17 +19,14 @@ const SECTIONS = [
 const ARROWS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space" };
 const state = { keys: new Map(), leave: [], change: [], run: null, stop: null, listening: null, number: 0, news: null };
 
-// ----- routes -----
-
 function routeOf(url) {
   const { pathname: path, searchParams: params, hash } = new URL(url, "http://page");
-  const [first, run = null, part, id = null] = path.split("/").filter(Boolean).map(decoded);
-  const route = { name: "missing", run: null, id: null, params, hash: hash.slice(1), path };
+  const [first, run, part, id] = path.split("/").filter(Boolean).map(decoded);
+  const route = { run: null, id: null, params, hash: hash.slice(1), path };
   if (!first) return { ...route, name: "runs" };
-  if (first === "cmp") return { ...route, name: "compare", run: (params.get("a") ?? "").replace(/@\d*$/, "") || null };
+  if (first === "cmp") return { ...route, name: "compare", run: (params.get("a") ?? "").replace(/@\d*$/, "") };
   if (first !== "r" || !run) return route;
-  const name = { undefined: "overview", list: "list", c: "conversation", label: "label", metrics: "metrics" }[part];
-  return { ...route, name: name ?? "missing", run, id };
+  return { ...route, name: { undefined: "overview", list: "list", c: "conversation", label: "label", metrics: "metrics" }[part], run, id };
 }
 
 function decoded(word) {
@@ -59,7 +56,7 @@ async function navigate() {
   const main = h("main", { id: "main", tabIndex: -1, class: `page-${route.name}` });
   document.querySelector("main").replaceWith(main);
   try {
-    const run = route.run ? await get(`/api/r/${encodeURIComponent(route.run)}`) : null;
+    const run = route.run && (await get(`/api${runPath(route.run)}`));
     if (!isHere()) return;
     state.run = run;
     showHeader(route, run);
@@ -80,7 +77,7 @@ function pageOf(run, isHere) {
     onKey: (map) => isHere() && Object.entries(map).forEach(([key, value]) => state.keys.set(key, value)),
     onLeave: (fn) => (isHere() ? state.leave.push(fn) : fn()),
     onChange: (fn) => isHere() && state.change.push(fn),
-    // Writes the page's own state into the address, without showing the page anew.
+    // Into the address, without showing the page anew.
     setQuery: (params) => {
       const words = params.toString();
       if (isHere()) history.replaceState({}, "", link(routeOf(currentUrl()).path + (words ? `?${words}` : "")));
@@ -90,41 +87,23 @@ function pageOf(run, isHere) {
 
 function showError(main, error) {
   console.warn(error);
-  clear(main).append(h("section", { class: "notice bad", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", { text: error.message }), h("p", {}, h("a", { href: link("/") }, "All runs"))));
+  clear(main).append(h("section", { class: "notice bad", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", {}, error.message), anchor("/", "All runs")));
 }
 
-// ----- header -----
-
 function showHeader(route, run) {
-  const skip = (event) => (event.preventDefault(), document.querySelector("main").focus());
-  const sections = run && SECTIONS.map(([name, words, key, urlOf]) => {
-    const isCurrent = route.name === name || (name === "list" && route.name === "conversation");
-    return h("a", { href: link(urlOf(run.run)), title: `${words} (${key})`, "aria-current": isCurrent ? "page" : null }, words);
-  });
+  const current = route.name === "conversation" ? "list" : route.name;
+  const sections = run && SECTIONS.map(([name, words, key, urlOf]) => anchor(urlOf(run.run), words, { title: `${words} (${key})`, "aria-current": name === current && "page" }));
   clear(document.querySelector("body > header")).append(
-    h("a", { class: "skip", href: "#main", onclick: skip }, "Skip to content"),
-    h("a", { class: "brand", href: link("/"), title: "All runs" }, h("span", { class: "mark", "aria-hidden": "true" }), "selfplay"),
-    ...(run ? [runPicker(run), h("span", { id: "status", role: "status" }), h("nav", { "aria-label": "Sections" }, sections)] : []),
-    h("span", { class: "tools" }, tool("◐", "Light or dark", switchTheme), tool("?", "Keys", showKeys)),
+    h("a", { class: "skip", href: "#main", onclick: (event) => (event.preventDefault(), document.querySelector("main").focus()) }, "Skip to content"),
+    anchor("/", [span("mark"), "selfplay"], { class: "brand", title: "All runs" }),
+    ...(run ? [h("strong", "runs", run.run), h("span", { id: "status", role: "status" }), h("nav", { "aria-label": "Sections" }, sections)] : []),
+    span("tools", tool("◐", "Light or dark", switchTheme), tool("?", "Keys", showKeys)),
   );
   if (run) showStatus(run);
 }
 
 function tool(sign, title, onclick) {
-  return h("button", { type: "button", class: "quiet", title, "aria-label": title, onclick }, sign);
-}
-
-function runPicker({ run }) {
-  if (isOffline) return h("strong", { class: "runs", text: run });
-  const select = h("select", { "aria-label": "Run", class: "runs", onchange: () => go(runPath(select.value)) }, h("option", { value: run, selected: true, text: run }));
-  // The other runs are asked for when somebody wants to choose.
-  const fill = async () => {
-    for (const name of ["focus", "pointerdown"]) select.removeEventListener(name, fill);
-    const { runs } = await get("/api/runs");
-    select.append(...runs.filter((one) => one.run !== run).map((one) => h("option", { value: one.run, text: one.run })));
-  };
-  for (const name of ["focus", "pointerdown"]) select.addEventListener(name, fill);
-  return select;
+  return button(sign, onclick, { class: "quiet", title, "aria-label": title });
 }
 
 function showStatus({ status, is_live: isLive, since, step, steps }) {
@@ -132,12 +111,9 @@ function showStatus({ status, is_live: isLive, since, step, steps }) {
   if (!place) return;
   const goal = steps ?? state.run?.steps;
   const ended = status === "gone" ? "the run is no longer there" : `${status || "unknown"} · last line ${ago(since)}`;
-  const live = `live${goal && Number.isFinite(step) ? ` · step ${step}/${goal}` : ""}`;
   place.className = isLive ? "live" : "";
-  place.textContent = isOffline ? "exported" : isLive ? live : ended;
+  place.textContent = isOffline ? "exported" : isLive ? `live${goal && Number.isFinite(step) ? ` · step ${step}/${goal}` : ""}` : ended;
 }
-
-// ----- what the run does meanwhile -----
 
 function follow(run) {
   if (state.listening === run) return;
@@ -154,8 +130,6 @@ function changed(news) {
   showStatus(news);
   if (!isOld && news.status !== "gone") for (const fn of [...state.change]) fn(news);
 }
-
-// ----- keyboard, theme, links -----
 
 function isTyping(target) {
   return target.isContentEditable || (/^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|button)$/.test(target.type));
@@ -177,49 +151,34 @@ function pressed(event) {
 }
 
 function showKeys() {
-  const rows = [...[...state.keys].map(([key, [words]]) => [key, words]), ...SECTIONS.map(([, words, key]) => [key, words]), ["?", "this list"]];
-  const terms = rows.filter(([, words]) => words).map(([key, words]) => [h("dt", {}, h("kbd", { text: ARROWS[key] ?? key })), h("dd", { text: words })]);
+  const rows = [...[...state.keys].map(([key, [words]]) => [words, key]), ...SECTIONS.map(([, words, key]) => [words, key]), ["this list", "?"]];
+  const terms = rows.map(([words, key]) => words && [h("dt", {}, h("kbd", {}, ARROWS[key] ?? key)), h("dd", {}, words)]);
   const dialog = h("dialog", { class: "keys", onclose: () => dialog.remove() }, h("h2", {}, "Keys"), h("dl", {}, terms), h("form", { method: "dialog" }, h("button", {}, "Close")));
   document.body.append(dialog);
   dialog.showModal();
 }
 
-function showTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-}
-
 function switchTheme() {
-  const isDark = getComputedStyle(document.documentElement).getPropertyValue("--is-dark").trim() === "1";
-  showTheme(isDark ? "light" : "dark");
+  const root = document.documentElement;
+  root.dataset.theme = getComputedStyle(root).getPropertyValue("--is-dark").trim() === "1" ? "light" : "dark";
+  kept("theme", root.dataset.theme, "localStorage");
   document.dispatchEvent(new Event("themechange"));
-  try {
-    localStorage.setItem("theme", isDark ? "light" : "dark");
-  } catch {
-    // A page without storage, such as one opened from disk, forgets.
-  }
 }
 
 function clicked(event) {
-  const anchor = event.target instanceof Element ? event.target.closest("a[href]") : null;
-  const isOwn = /^\/(?!api\/|static\/)/.test(anchor?.getAttribute("href") ?? "") && !anchor.target && !anchor.hasAttribute("download");
+  const target = event.target.closest?.("a[href]");
+  const url = target?.getAttribute("href") ?? "";
+  const isOwn = /^\/(?!api\/|static\/)/.test(url) && !target.target && !target.hasAttribute("download");
   if (!isOwn || isOffline || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  go(anchor.getAttribute("href"));
+  go(url);
   scrollTo(0, 0);
 }
 
-function start() {
-  try {
-    showTheme(localStorage.getItem("theme"));
-  } catch {
-    // As above.
-  }
-  document.body.append(h("header"), h("main", { id: "main" }));
-  document.addEventListener("keydown", pressed);
-  document.addEventListener("click", clicked);
-  addEventListener("popstate", navigate);
-  setInterval(() => state.news && showStatus(state.news), 10000);
-  navigate();
-}
-
-start();
+document.body.append(h("header"), h("main", { id: "main" }));
+document.documentElement.dataset.theme = kept("theme", undefined, "localStorage") ?? "";
+document.addEventListener("keydown", pressed);
+document.addEventListener("click", clicked);
+addEventListener("popstate", navigate);
+setInterval(() => state.news && showStatus(state.news), 10000);
+navigate();

@@ -1,7 +1,8 @@
 // Two versions on the same scenarios: what the second gained and lost, and their conversations side by side.
 import { anchor, button, clear, div, h, number, panel, plural, roleClass, said, signed, span } from "./dom.js";
 import { conversationPath, get, runPath } from "./api.js";
-import { differenceCells, dim, intervalBar, isClear, table, toneOf } from "./chart.js";
+import { comparison, dim, intervalBar, isClear, toneOf, verdict } from "./chart.js";
+import { metricOf } from "./metrics.js";
 
 const SIDES = ["a", "b"];
 
@@ -20,8 +21,8 @@ export async function show(main, route, page) {
   const [a, b] = sides.map(({ run, version = "" }) => `${run}@${version}`);
   const url = (changes) => `/cmp?${new URLSearchParams({ ...Object.fromEntries(params), ...changes })}`;
   const swap = () => page.go(url({ a: b, b: a }));
-  const pickers = sides.map((side) => picker(side, runs, (words) => page.go(url({ [side.name]: words }))));
-  main.append(h("h1", "visually-hidden", "Compare"), div("row picks", pickers[0], button("⇄", swap, { title: "Swap the sides (s)", "aria-label": "Swap the sides" }), pickers[1]));
+  const [left, right] = sides.map((side) => picker(side, runs, (words) => page.go(url({ [side.name]: words }))));
+  main.append(h("h1", "visually-hidden", "Compare"), div("row picks", left, button("⇄", swap, { title: "Swap the sides (s)", "aria-label": "Swap the sides" }), right));
   if (!sides.every((side) => side.versions.length)) return void main.append(h("p", "notice", "There are no held-out conversations to compare here: training plays them when it evaluates."));
   const part = params.get("part") ?? "";
   const found = await get(`/api/compare?${new URLSearchParams({ a, b, part })}`);
@@ -29,10 +30,13 @@ export async function show(main, route, page) {
   const extent = Math.max(...found.scenarios.map((one) => Math.abs(one.difference)));
   const items = new Map(found.scenarios.map((one) => [one, listItem(one, extent, () => choose(one))]));
   const list = h("ol", { class: "scenarios", "aria-label": "Scenarios, biggest loss first" }, ...items.values());
-  const only = button("Only regressions", toggle, { title: "Only what fell (r)" });
-  const [none, reading] = [h("p", "dim", "No scenario fell."), div("reading")];
+  const only = button("Only regressions", toggle, { title: "r" });
+  const worse = worseIn(found);
+  const [none, reading] = [h("p", "dim", `No scenario fell in ${part || "reward"}.`, worse && ` ${worse}`), div("reading")];
   let [visible, current] = [[], found.scenarios.find((one) => one.scenario === params.get("scenario"))];
-  main.append(summary(found, part, (name) => url({ part: name })), div("pairs", h("div", {}, div("row", only, button("Random pair", anyPair, { title: "Any of them (x)" })), list, none), reading));
+  main.append(summary(found, part, worse, (name) => url({ part: name })), div("pairs", h("div", {}, div("row", only, button("Random pair", () => anyPair(), { title: "x" })), list, none), reading));
+  only.hidden = !found.difference;
+  const anyPair = () => choose(visible[Math.floor(Math.random() * visible.length)]);
   narrow();
   page.onKey({ j: ["next scenario", () => move(1)], k: ["previous scenario", () => move(-1)], r: ["only regressions", toggle], x: ["random pair", anyPair], s: ["swap the sides", swap] });
 
@@ -43,16 +47,12 @@ export async function show(main, route, page) {
   }
 
   function narrow() {
-    const isOnly = params.has("only");
+    const isOnly = params.has("only") && !only.hidden;
     visible = found.scenarios.filter((one) => !isOnly || one.difference < 0);
     items.forEach((item, one) => (item.hidden = !visible.includes(one)));
     none.hidden = visible.length > 0;
     only.setAttribute("aria-pressed", String(isOnly));
     choose(visible.includes(current) ? current : visible[0]);
-  }
-
-  function anyPair() {
-    choose(visible[Math.floor(Math.random() * visible.length)]);
   }
 
   function move(by) {
@@ -75,11 +75,10 @@ export async function show(main, route, page) {
     const answers = await Promise.all(SIDES.map((name) => get(`/api${conversationPath(found[name].run, one[name][0])}`)));
     if (!page.isHere() || one !== current) return;
     const records = answers.map((answer) => answer.record);
-    const head = (name) => div(`cell head row ${name}`, badge(name), versionWords(found[name].version), h("b", { class: "n", title: "mean of its conversations on this scenario", text: number(one[`reward_${name}`]) }), one[name].map((id) => conversationLink(found[name].run, id)));
+    const head = (name) => div(`cell head row ${name}`, badge(name), versionWords(found[name].version), h("b", "n", number(one[`reward_${name}`])), one[name].map((id) => conversationLink(found[name].run, id)));
     const cell = (record, at, turn) => {
       const spoken = record.turns[turn];
-      const isSame = at && records[0].turns[turn]?.text === spoken?.text;
-      return div(`cell ${SIDES[at]}`, spoken && turnBox(record, spoken, [isSame && "the same words", spoken.finish === "length" && "cut"], record.rewards?.per_turn?.[turn]));
+      return div(`cell ${SIDES[at]}`, spoken && turnBox(record, spoken, spoken.finish === "length" && "cut", record.rewards?.per_turn?.[turn]));
     };
     const rows = Array.from({ length: Math.max(...records.map((record) => record.turns.length)) }, (_, turn) => records.map((record, at) => cell(record, at, turn)));
     const ends = records.map((record) => div("cell end dim", ending(record)));
@@ -92,8 +91,8 @@ function versionWords(version) {
 }
 
 function picker({ name, run, version, versions }, runs, choose) {
-  const own = versions.map((one) => h("option", { value: `${run}@${one.version}`, selected: String(one.version) === String(version), text: `${run}, ${versionWords(one.version)}` }));
-  const others = runs.filter((one) => one.run !== run).map((one) => h("option", { value: `${one.run}@`, text: one.run }));
+  const own = versions.map((one) => h("option", { value: `${run}@${one.version}`, selected: String(one.version) === String(version) }, `${run}, ${versionWords(one.version)}`));
+  const others = runs.filter((one) => one.run !== run).map((one) => h("option", { value: `${one.run}@` }, one.run));
   const select = h("select", { "aria-label": `Run and version of ${name.toUpperCase()}`, onchange: () => choose(select.value) }, own.length ? own : h("option", {}, run), others);
   return span("pick", badge(name), select);
 }
@@ -107,9 +106,9 @@ export function conversationLink(run, id) {
 }
 
 // One turn: who, what, and if it is known what it was worth.
-export function turnBox(record, turn, notes = [], reward = null, name = "") {
+export function turnBox(record, turn, note = "", reward = null, name = "") {
   const worth = reward !== null && h("span", { class: `n ${toneOf(reward)}`, title: "reward of this turn", text: signed(reward) });
-  const head = div("row", span("role-name grow", turn.role), dim(notes.filter(Boolean).join(", ")), worth);
+  const head = div("row", span("role-name grow", turn.role), dim(note), worth);
   return h("article", `spoken ${roleClass(record.scenario.roles.indexOf(turn.role))} ${name}`, head, said(turn.text, "p"));
 }
 
@@ -120,20 +119,36 @@ function ending({ outcome, rewards }) {
 
 function listItem(one, extent, choose) {
   const tone = toneOf(one.difference);
-  const bar = intervalBar({ difference: one.difference, low: Math.min(0, one.difference), high: Math.max(0, one.difference) }, tone, extent);
+  const { difference } = one;
+  const bar = difference !== null && intervalBar({ difference, low: Math.min(0, difference), high: Math.max(0, difference) }, tone, extent);
   return h("li", {}, button([said(one.about || one.scenario), span(`n ${tone}`, signed(one.difference)), bar], choose));
 }
 
-function summary({ difference, parts, num_scenarios: num, num_failed: numFailed, wins, ties, losses }, part, urlOf) {
-  // What is only measured may be lost, and is not gained.
-  const toneOfPart = (one) => (isClear(one) ? toneOf(one.value || Math.min(one.difference, 0)) : "");
-  const row = (one) => [anchor(urlOf(one.name === part ? "" : one.name), one.name), ...differenceCells(one.a, one.b, one, toneOfPart(one))];
-  const interval = difference.low === null ? "" : `95% interval ${signed(difference.low)} to ${signed(difference.high)}, `;
-  const leftOut = numFailed ? `; ${numFailed} left out, where a conversation failed` : "";
-  const shares = [["good", wins, "better"], ["", ties, "equal"], ["bad", losses, "worse"]].filter(([, size]) => size);
+// What clearly got worse beside the reward, which may hide it.
+function worseIn({ measures = [] }) {
+  const names = measures.filter((one) => verdict(one, one.way) === "bad").map((one) => `${one.words} (${signed(one.difference)})`);
+  return names.length > 0 && `Clearly worse: ${names.join(", ")}.`;
+}
+
+// That of its weight on the sides that reward it; null: none does, 0: they disagree.
+function wayOf({ weight }) {
+  const ways = [weight?.a, weight?.b].filter(Boolean).map(Math.sign);
+  return ways.length ? (ways.every((way) => way === ways[0]) ? ways[0] : 0) : null;
+}
+
+function summary(found, part, worse, urlOf) {
+  const { difference, num_failed: numFailed, wins, ties, losses } = found;
+  const rows = [
+    ...found.parts.map((one) => [anchor(urlOf(one.name === part ? "" : one.name), one.name), one, verdict(one, wayOf(one))]),
+    ...(found.measures ?? []).map((one) => [h("span", { title: metricOf(one.name).title }, one.words), one, verdict(one, one.way)]),
+  ];
+  const interval = difference?.low != null && `95% interval ${signed(difference.low)} to ${signed(difference.high)}, `;
+  const size = dim([interval, plural(found.num_scenarios, "scenario"), numFailed > 0 && `; ${numFailed} left out, where a conversation failed`]);
+  const shares = [["good", wins, "better"], ["", ties, "equal"], ["bad", losses, "worse"]].filter(([, share]) => share);
+  const result = difference
+    ? [h("p", "row", h("b", `big ${isClear(difference) ? toneOf(difference.value) : ""}`, signed(difference.value)), size), h("p", "row", shares.map(([tone, share, words]) => span(`chip ${tone}`, `${share} ${words}`)))]
+    : [h("p", "notice", found.why_not), size];
   return div("summary",
-    panel(`${part || "Reward of a conversation"}, B against A`,
-      h("p", "row", h("b", `big ${isClear(difference) ? toneOf(difference.value) : ""}`, signed(difference.value)), dim(`${interval}${plural(num, "scenario")}${leftOut}`)),
-      h("p", "row", shares.map(([tone, size, words]) => span(`chip ${tone}`, `${size} ${words}`)))),
-    parts.length > 0 && panel("Parts that moved the reward most", table(["part, as measured", "", "#A", "#B", "#difference", "#95% interval", ""], parts.map(row))));
+    panel(`${part || "Reward of a conversation"}, B against A`, result, worse && h("p", "bad", worse)),
+    rows.length > 0 && panel("Parts of the reward, and how they talk", comparison("as measured", ["A", "B"], rows)));
 }

@@ -3,16 +3,21 @@ import { link } from "./api.js";
 
 // Attributes are an object; a text alone is the class.
 export function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(typeof attributes === "string" ? { class: attributes } : attributes)) setAttribute(element, name, value);
-  append(element, children);
-  return element;
+  return fill(document.createElement(tag), typeof attributes === "string" ? { class: attributes } : attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) setAttribute(element, name, value);
+  return append(element, children);
 }
 
 function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) return;
-  if (name === "class") element.className = value;
-  else if (name === "text") element.textContent = value;
+  if (name === "text") element.textContent = value;
   else if (name === "dataset") Object.assign(element.dataset, value);
   else if (name === "vars") Object.entries(value).forEach(([key, number]) => element.style.setProperty(`--${key}`, number));
   else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
@@ -27,20 +32,9 @@ export const anchor = (url, content, attributes) => h("a", { href: link(url), ..
 
 export function append(element, children) {
   for (const child of children.flat(Infinity)) {
-    if (child === null || child === undefined || child === false) continue;
-    element.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    if (child !== null && child !== undefined && child !== false) element.append(child);
   }
   return element;
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-
-export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) element.setAttribute(name, value);
-  }
-  return append(element, children);
 }
 
 export function clear(element) {
@@ -50,22 +44,22 @@ export function clear(element) {
 
 // Numbers: null is not zero, so it is a dash.
 export function number(value, digits = 2) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (!Number.isFinite(value)) return "–";
   const text = value.toFixed(digits);
   return (Number(text) === 0 ? (0).toFixed(digits) : text).replace("-", "−");
 }
 
 export function signed(value, digits = 2) {
   const text = number(value, digits);
-  return text === "–" || text.startsWith("−") ? text : `+${text}`;
+  return /^[–−]/.test(text) ? text : `+${text}`;
 }
 
-export function percent(value, digits = 0) {
-  return value === null || value === undefined ? "–" : `${number(100 * value, digits)}%`;
+export function percent(value) {
+  return `${number(100 * value, 0)}%`;
 }
 
 export function count(value) {
-  return value === null || value === undefined ? "–" : value.toLocaleString("en-US");
+  return value?.toLocaleString("en-US") ?? "–";
 }
 
 export function plural(value, noun) {
@@ -81,11 +75,11 @@ export function ago(iso) {
   return `${Math.round(seconds / 86400)} days ago`;
 }
 
-// What this tab remembers; a page without storage, such as one opened from disk, forgets.
-export function kept(name, value) {
+// What this tab, or with localStorage this browser, remembers; a page opened from disk may forget.
+export function kept(name, value, storage = "sessionStorage") {
   try {
-    if (value === undefined) return JSON.parse(sessionStorage.getItem(name));
-    sessionStorage.setItem(name, JSON.stringify(value));
+    if (value === undefined) return JSON.parse(globalThis[storage].getItem(name));
+    globalThis[storage].setItem(name, JSON.stringify(value));
   } catch {
     return null;
   }
@@ -110,21 +104,19 @@ export function said(text, tag = "span") {
 }
 
 export function panel(title, ...children) {
-  return h("section", { class: "panel" }, h("h2", { text: title }), children);
+  return h("section", "panel", h("h2", {}, title), children);
 }
 
-// A button that copies a text, for commands that are to be typed elsewhere.
+// A command that is to be typed elsewhere.
 export function copyable(text, title = "copy") {
-  const button = h("button", { class: "copy", title, "aria-label": title, type: "button" }, "copy");
   const code = h("code", { text });
-  button.addEventListener("click", async () => {
+  const copy = button("copy", async () => {
     try {
       await navigator.clipboard.writeText(text);
-      button.textContent = "copied";
+      copy.textContent = "copied";
     } catch {
       getSelection().selectAllChildren(code);
     }
-    setTimeout(() => (button.textContent = "copy"), 1200);
-  });
-  return h("span", { class: "copyable" }, code, button);
+  }, { class: "copy", title, "aria-label": title });
+  return span("copyable", code, copy);
 }

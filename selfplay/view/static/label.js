@@ -1,5 +1,5 @@
 // Blind pairs: which of two conversations is better.  Votes that cannot be sent are kept, and sent later.
-import { button, clear, div, h, number, percent, plural, said, span } from "./dom.js";
+import { button, clear, div, h, kept, number, percent, plural, said, span } from "./dom.js";
 import { get, post, runPath } from "./api.js";
 import { dim } from "./chart.js";
 import { badge, conversationLink, turnBox } from "./compare.js";
@@ -12,9 +12,10 @@ export async function show(main, route, page) {
   const { run } = page.run;
   page.setTitle(`Label · ${run}`);
   const path = (rest) => `/api${runPath(run, rest)}`;
-  const person = kept("person") || (await get("/api/runs")).label_person;
-  kept("person", person);
-  const votes = JSON.parse(kept(`votes:${run}`) || "[]");
+  const remembered = (name, value) => kept(name, value, "localStorage");
+  const person = remembered("person") || (await get("/api/runs")).label_person;
+  remembered("person", person);
+  const votes = remembered(`votes:${run}`) ?? [];
   const [head, both, news] = [div("question"), div("both"), h("div", { class: "news", role: "status" })];
   const why = WHY.map((value) => h("input", { type: "checkbox", value }));
   const buttons = CHOICES.map(([key, choice, words]) => button([h("kbd", {}, key), words], () => vote(choice)));
@@ -53,16 +54,15 @@ export async function show(main, route, page) {
     [pair, shownAt] = [found, performance.now()];
     why.forEach((box) => (box.checked = false));
     buttons.forEach((button) => (button.disabled = !pair));
-    const none = "A pair needs two conversations on the same scenario.";
     const focus = pair?.focus && ["Attend to the ", h("b", {}, pair.focus), pair.about && " · "];
     clear(head).append(
-      div("grow", h("h1", {}, pair?.question ?? "Nothing left to label"), h("p", "dim", focus, said(pair ? pair.about : none))),
+      div("grow", h("h1", {}, pair?.question ?? "Nothing left to label"), h("p", "dim", focus, said(pair ? pair.about : "A pair needs two conversations on the same scenario."))),
       h("p", "dim", `${done} / ${of}`, agreement !== null && ` · self-agreement ${percent(agreement)}`, ` · as ${person}`));
     clear(both).append(...(pair ? [column("a", pair.left), column("b", pair.right)] : []));
   }
 
   function column(name, record) {
-    const turns = record.turns.map((turn) => turnBox(record, turn, [], null, pair.focus && turn.role !== pair.focus ? "aside" : ""));
+    const turns = record.turns.map((turn) => turnBox(record, turn, "", null, pair.focus && turn.role !== pair.focus ? "aside" : ""));
     return h("section", { class: "panel", "aria-label": `Conversation ${name}` }, h("h2", {}, badge(name)), turns);
   }
 
@@ -83,10 +83,8 @@ export async function show(main, route, page) {
     let answer = null;
     keepVotes();
     while (votes.length) {
-      answer = await post(path("/label"), votes[0]).catch((error) => {
-        if (error.status >= 400 && error.status < 500) dropVote();
-        throw error;
-      });
+      const isRefused = (error) => error.status >= 400 && error.status < 500;
+      answer = await post(path("/label"), votes[0]).catch((error) => (isRefused(error) && dropVote(), Promise.reject(error)));
       dropVote();
     }
     return answer;
@@ -98,7 +96,7 @@ export async function show(main, route, page) {
   }
 
   function keepVotes() {
-    kept(`votes:${run}`, JSON.stringify(votes));
+    remembered(`votes:${run}`, votes);
   }
 
   function undo() {
@@ -112,16 +110,5 @@ export async function show(main, route, page) {
   function revealed({ left, right }, choice) {
     const side = (name, one) => one && span("row", badge(name), `version ${one.version ?? "–"}, reward ${number(one.reward)}`, conversationLink(run, one.id));
     return h("p", "panel row", dim(`The pair before, “${CHOICES.find(([, name]) => name === choice)[2]}”:`), side("a", left), side("b", right));
-  }
-}
-
-// A browser without storage keeps votes for as long as the page is open.
-function kept(name, value) {
-  try {
-    if (value !== undefined) localStorage.setItem(name, value);
-    return localStorage.getItem(name);
-  } catch (error) {
-    console.warn(error);
-    return null;
   }
 }

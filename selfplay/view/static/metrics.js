@@ -1,13 +1,12 @@
-// The metrics page: panels of curves under one cursor, and a table of the run's other numbers.
+// The metrics page: panels of curves under one cursor, and a table of all numbers.
 import { clear, debounce, div, h, panel, span } from "./dom.js";
 import { get, runPath } from "./api.js";
 import { brief, newest, plot, table } from "./chart.js";
 
 const COLOURS = [0, 5, 2, 3, 1, 4, 7, 6];
-// In words; which way is good, where that is the same for every run; the sort key and the filter that find what shows it.
+// In words; which way is good for every run; the sort key and the filter that find what shows it.
 const METRICS = {
   "reward/per_conversation": ["reward of a conversation", 1, "reward"],
-  "reward/per_conversation/deviation": ["deviation"],
   "reward/total": ["weighted total", 1],
   "kl/per_token_nats": ["KL, nats a token", 0, "kl"],
   "entropy/per_token_nats": ["entropy, nats a token"],
@@ -19,28 +18,31 @@ const METRICS = {
   "play/distinct_2": ["distinct word pairs", 1],
   "play/question_rate": ["turns with a question mark"],
   "play/only_question_share": ["turns of question words only", -1],
-  "play/repeat_rate": ["turns said before", -1, "newest", "flag=repeats"],
+  "play/repeat_rate": ["turns repeating an earlier one", -1, "newest", "flag=repeats"],
   "play/cut_share": ["turns cut at the limit", -1, "newest", "flag=cut"],
   "play/tokens_per_second": ["playing"],
   "learn/tokens_per_second": ["learning"],
 };
+const TITLES = {
+  kl: "how much likelier its words are to the policy than to the base: how far it has moved",
+  nll: "how unlikely its words are to the base: less is more generic or repetitive, more is further from its language",
+  "play/distinct_2": "distinct pairs of neighbouring words over all, at equal numbers of words: less is more repetitive",
+};
 // Title, what it tells, names on the left axis, names on the right one.
 const PANELS = [
-  ["Reward of a conversation", "What training raises. Without deviation there is nothing left to learn from.", ["reward/per_conversation", "reward/per_conversation/deviation"]],
-  ["Parts of the reward", "Each before its weight, and their weighted total; means over trained turns.", ["reward/total", "PARTS"]],
-  ["KL to the base", "How far the policy has moved, and the coefficient that pulls it back.", ["kl/per_token_nats", "target"], ["kl/coefficient"]],
-  ["Entropy and likelihood", "Near 0 the policy says ever the same, and repetition is likely even to the base.", ["entropy/per_token_nats", "learn/reference_nll_per_token"]],
-  ["Lengths", "Words of a trained turn; tokens of a step.", ["play/words_per_turn"], ["play/said_tokens"]],
+  ["Reward of a conversation", "Without deviation there is nothing left to learn from.", ["reward/per_conversation", "reward/per_conversation/deviation"]],
+  ["Parts of the reward", "Each before its weight; means over trained turns.", ["reward/total", "PARTS"]],
+  ["KL to the base", "How far the policy has moved, and what pulls it back.", ["kl/per_token_nats", "target"], ["kl/coefficient"]],
+  ["Entropy and likelihood", "Near 0 the policy says the same again and again, and repetition is likely even to the base.", ["entropy/per_token_nats", "learn/reference_nll_per_token"]],
+  ["Lengths", "Words of a trained turn, tokens of a step.", ["play/words_per_turn"], ["play/said_tokens"]],
   ["Variety", "Shares of word pairs and of trained turns.", ["play/distinct_2", "play/question_rate", "play/repeat_rate", "play/cut_share"]],
   ["Throughput", "Tokens a second.", ["play/tokens_per_second", "learn/tokens_per_second"]],
-  ["Learner", "The gradient before it is clipped; what sampler and learner differ by.", ["learn/gradient_norm"], ["learn/sampler_gap_nats"]],
 ];
 
-// Those of the reward's parts go by the part's name.
 export function metricOf(name) {
   const [, part] = /^reward\/([^/]*)$/.exec(name) ?? [];
   const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [part, 0, `reward.${part}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
-  return { words, way, sort, filter };
+  return { words, way, sort, filter, title: TITLES[sort ?? name] };
 }
 
 // What a run has measured so far; `more` asks for the steps since.
@@ -74,7 +76,6 @@ export class Curves {
     return newest(this.values(name)) !== null;
   }
 
-  // The first number and the newest one, in words.
   ends(name) {
     const values = this.series[name];
     return [brief(values.find((value) => value !== null)), brief(newest(values))];
@@ -93,10 +94,11 @@ export async function show(main, route, page) {
   page.setTitle(`Metrics · ${page.run.run}`);
   const curves = new Curves(page.run);
   const [told, grid] = [span("dim"), div("panels")];
-  const others = h("details", { class: "others", ontoggle: fillOthers }, h("summary"));
-  let [shown, panels] = [[], []];
-  main.append(div("row", h("h1", {}, "Metrics"), told), grid, others);
-  page.onLeave(() => panels.forEach((one) => one.destroy()));
+  const all = h("details", { class: "others", ontoggle: fillTable }, h("summary", {}, "All numbers"));
+  let [shown, charts] = ["", []];
+  main.append(div("row", h("h1", {}, "Metrics"), told), grid, all);
+  const leave = () => charts.forEach((chart) => chart.destroy());
+  page.onLeave(leave);
   await refresh();
   page.onChange(debounce((news) => refresh(news).catch(console.warn), 300));
 
@@ -104,50 +106,40 @@ export async function show(main, route, page) {
     await curves.more(news);
     if (!page.isHere()) return;
     const wanted = panelsOf(curves);
-    const names = wanted.flatMap((one) => one.names);
-    told.textContent = [curves.words, ...curves.alarms.map((alarm) => `alarm at ${alarm.step}: ${alarm.name.replaceAll("_", " ")}`)].join(" · ");
-    if (!panels.length || String(names) !== String(shown)) {
-      panels.forEach((one) => one.destroy());
+    told.textContent = curves.words;
+    const names = String(wanted.map((one) => one.names));
+    if (names === shown) charts.forEach((chart) => chart.update());
+    else {
+      leave();
       clear(grid);
-      panels = wanted.map((one) => drawPanel(grid, one, curves));
-      if (!panels.length) grid.append(h("p", "notice", "This run has no metrics: only training measures them, step by step."));
-    } else panels.forEach((one) => one.update());
+      charts = wanted.map((one) => drawPanel(grid, one, curves));
+    }
     shown = names;
-    fillOthers();
+    if (!names) clear(grid).append(h("p", "notice", "This run has no metrics: only training measures them, step by step."));
+    all.hidden = !names;
+    fillTable();
   }
 
-  function fillOthers() {
-    const names = Object.keys(curves.series).filter((name) => curves.has(name) && !shown.includes(name)).sort();
-    others.hidden = !names.length;
-    others.firstChild.textContent = `${names.length} other numbers`;
-    if (others.open) others.replaceChildren(others.firstChild, table(["number", "#first", "#newest"], names.map((name) => [name, ...curves.ends(name)])));
+  function fillTable() {
+    const names = all.open ? Object.keys(curves.series).filter((name) => curves.has(name)).sort() : [];
+    all.replaceChildren(all.firstChild, table(["number", "#first", "#newest"], names.map((name) => [name, ...curves.ends(name)])));
   }
 }
 
 function panelsOf(curves) {
   const parts = (curves.run.rewards ?? []).map((reward) => `reward/${reward.label}`);
-  const all = PANELS.map(([title, what, left, right = []]) => ({ title, what, right, names: [...left.flatMap((name) => (name === "PARTS" ? parts : name)), ...right].filter((name) => curves.has(name)) }));
-  return all.filter(({ names }) => String(names) && String(names) !== "target");
+  // What is 0 throughout needs no axis of its own.
+  const namesOf = (left, right) => [...left.flatMap((name) => (name === "PARTS" ? parts : name)).filter((name) => curves.has(name)), ...right.filter((name) => curves.values(name)?.some(Boolean))];
+  return PANELS.map(([title, what, left, right = []]) => ({ title, what, right, names: namesOf(left, right) })).filter(({ names }) => names.some((name) => name !== "target"));
 }
 
 function drawPanel(grid, { title, what, names, right }, curves) {
-  const [place, details] = [div("plot"), h("details", { ontoggle: fillTable }, h("summary", {}, "numbers"))];
-  grid.append(panel(title, h("p", "dim", what), place, details));
+  const place = div("plot");
+  grid.append(panel(title, h("p", "dim", what), place));
   const lines = names.map((name, at) => ({ label: metricOf(name).words, colour: name === "target" ? "--dim" : `--part${COLOURS[at % 8]}`, isRight: right.includes(name), isDashed: name === "target" }));
-  const data = () => [curves.steps, ...names.map((name) => curves.values(name))];
-  const chart = plot(place, lines, data, () => curves.marks).catch((error) => {
+  const chart = plot(place, lines, () => [curves.steps, ...names.map((name) => curves.values(name))], () => curves.alarms).catch((error) => {
     console.warn(error);
     place.append(h("p", "dim", "The curve cannot be drawn here; its numbers are below."));
   });
-
-  function fillTable() {
-    if (!details.open) return;
-    const rows = curves.steps.map((step, at) => [step, ...names.map((name) => brief(curves.values(name)[at]))]);
-    details.replaceChildren(details.firstChild, table(["#step", ...lines.map((one) => `#${one.label}`)], rows.reverse()));
-  }
-
-  return {
-    update: () => (fillTable(), chart.then((made) => made?.update())),
-    destroy: () => chart.then((made) => made?.destroy()),
-  };
+  return { update: () => chart.then((made) => made?.update()), destroy: () => chart.then((made) => made?.destroy()) };
 }

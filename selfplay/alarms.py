@@ -94,7 +94,7 @@ class Reading:
     """One alarm at one step, on or off.
 
     Example: ``Reading(name="entropy_collapse", value=1.14, reference=3.1, bound=1.24, what="the entropy is 1.14 ...",
-    meaning="the policy says ever the same", look="rewarded", was_on=False)`` has begun.
+    meaning="the policy says the same again and again", look="rewarded", was_on=False)`` has begun.
     """
 
     name: AlarmName
@@ -363,7 +363,7 @@ def _entropy_collapse(past: _Past, watch: Watch) -> Iterator[Reading]:
             reference=ends.first,
             bound=ends.first * watch.settings.entropy_share,
             what=f"the entropy is {ends.last:.2f} nats a token, {ends.first:.2f} at first",
-            meaning="the policy says ever the same",
+            meaning="the policy says the same again and again",
             look="rewarded",
         )
 

@@ -2,40 +2,28 @@
 import { button, clear, debounce, div, h, span } from "./dom.js";
 
 const FIELDS = "reward turns tokens seconds step version advantage kl nll surprise disagreement cut repeats reason status by split flag tag role player model env seed scenario group id about text brief protocol error labelled".split(" ");
-const ABOUT = { surprise: "distance from its group's mean", disagreement: "learned against verifiable reward", repeats: "share of turns said before", brief: "what a role was told" };
 const TEXTS = ["text", "brief", "about", "error", "player", "model", "id"];
-const FLAGS = ["cut", "repeats", "labelled", "failed", "truncated"];
 const MOST = 9; // completions
 const TYPED = /([^\s=!<>~"&|()]*)(?:\s*(?:!=|<=|>=|!~|[=<>~])\s*(?:[^\s,&|()"]*,)*([^\s,&|()"]*))?$/; // field, and the last of its values
 
-function atomOf(field, value) {
-  return `${field}=${/^[\w.:-]+$/.test(value) ? value : JSON.stringify(value)}`;
-}
+const atomOf = (field, value) => `${field}=${/^[\w.:-]+$/.test(value) ? value : JSON.stringify(value)}`;
+const atomsOf = (query) => query.split("&").map((atom) => atom.trim()).filter(Boolean);
 
-function atomsOf(query) {
-  return query.split("&").map((atom) => atom.trim()).filter(Boolean);
-}
-
-// The query without, or with, `field=value`; another value of the field makes room, but a conversation has many flags.
-export function toggled(query, field, value) {
+// The query without, or with, `field=value` in place of another; but a conversation has many flags.
+function toggled(query, field, value) {
   const [atom, atoms] = [atomOf(field, value), atomsOf(query)];
   if (atoms.includes(atom)) return atoms.filter((one) => one !== atom).join(" & ");
-  if (query.includes("|")) return `(${query.trim()}) & ${atom}`;
+  if (query.includes("|")) return `(${query}) & ${atom}`;
   return [...atoms.filter((one) => field === "flag" || !one.startsWith(`${field}=`)), atom].join(" & ");
 }
 
 function valuesOf(info, field) {
   const truth = ["true", "false"];
-  const known = { reason: info.reasons, split: info.splits, env: info.envs, role: info.roles, by: info.roles, tag: info.tags, flag: FLAGS, status: ["terminated", "truncated", "failed"], protocol: truth, labelled: truth, version: info.versions };
-  return (known[field] ?? []).map(String);
+  const known = { by: info.roles, status: info.statuses, protocol: truth, labelled: truth, step: [] };
+  return (known[field] ?? info[`${field}s`] ?? []).map(String);
 }
 
-function fieldsOf({ parts = [], roles = [] }) {
-  const ofParts = parts.flatMap((name) => [[`reward.${name}`, "mean raw number"], [`value.${name}`, "what it added"]]);
-  return [...FIELDS.map((name) => [name, ABOUT[name]]), ...ofParts, ...roles.map((role) => [`role.${role}`, "total of the role"])];
-}
-
-// What may follow at the caret: [{text, about, insert, from}], from = where the replaced words begin.
+// What may follow at the caret: [{text, insert, from}], from = where the replaced words begin.
 function completions(info, query, caret) {
   const before = query.slice(0, caret);
   if (before.split('"').length % 2 === 0) return []; // in quotes: text of its own
@@ -43,34 +31,36 @@ function completions(info, query, caret) {
   const isField = value === undefined;
   const word = (value ?? field).toLowerCase();
   const ending = (name) => (isField ? (TEXTS.includes(name) ? "~" : valuesOf(info, name).length ? "=" : "") : "");
-  const all = isField ? fieldsOf(info) : valuesOf(info, field).map((name) => [name]);
-  const fitting = all.filter(([name]) => name.toLowerCase().includes(word) && name.toLowerCase() !== word);
-  fitting.sort(([a], [b]) => b.toLowerCase().startsWith(word) - a.toLowerCase().startsWith(word));
-  return fitting.slice(0, MOST).map(([text, about]) => ({ text, about, insert: text + ending(text), from: caret - word.length }));
+  const { parts = [], roles = [] } = info;
+  const all = isField ? [...FIELDS, ...parts.flatMap((name) => [`reward.${name}`, `value.${name}`]), ...roles.map((role) => `role.${role}`)] : valuesOf(info, field);
+  const fitting = all.filter((name) => name.toLowerCase().includes(word) && name.toLowerCase() !== word);
+  fitting.sort((a, b) => b.toLowerCase().startsWith(word) - a.toLowerCase().startsWith(word));
+  return fitting.slice(0, MOST).map((text) => ({ text, insert: text + ending(text), from: caret - word.length }));
 }
 
 export function filterBox({ info, query, change }) {
-  const options = h("ul", { id: "filter-options", role: "listbox", class: "filter-options", hidden: true });
+  const options = h("ul", { id: "filter-options", role: "listbox", class: "filter-options mono", hidden: true });
   const error = h("p", { id: "filter-error", class: "bad filter-error", role: "alert" });
-  // Left by a click: what is being clicked must not be drawn anew before the button is up.
+  // Left by a click: what is clicked must not be drawn anew before the button is up.
   const input = h("input", {
     type: "search", class: "filter-input mono", value: query, placeholder: 'filter: reward<0 & text~"sorry"   ( / )', role: "combobox", "aria-label": "Filter", "aria-expanded": "false", "aria-controls": options.id, "aria-autocomplete": "list",
-    "aria-describedby": error.id, autocomplete: "off", spellcheck: "false", oninput: () => (offer(), later()), onclick: offer, onblur: debounce(close, 200), onkeydown: pressed,
+    "aria-describedby": error.id, autocomplete: "off", spellcheck: "false", oninput: typed, onblur: debounce(close, 200), onkeydown: pressed,
   });
   let [offers, active] = [[], -1];
-  // Half a field's name is no word to search for: while something is offered, Enter or leaving the box decides.
+  // Half a field's name is no word to search for.
   const later = debounce(() => offers.length || change(input.value), 300);
 
-  function offer() {
-    show(document.activeElement === input ? completions(info, input.value, input.selectionStart) : []);
+  function typed() {
+    offer(document.activeElement === input ? completions(info, input.value, input.selectionStart) : []);
+    later();
   }
 
-  function show(found) {
+  function offer(found) {
     [offers, active] = [found, -1];
     options.hidden = !offers.length;
     input.setAttribute("aria-expanded", offers.length > 0);
     input.removeAttribute("aria-activedescendant");
-    clear(options).append(...offers.map((one, k) => h("li", { id: `filter-option-${k}`, role: "option", "aria-selected": "false", onmousedown: (event) => (event.preventDefault(), take(k)) }, span("mono", one.text), span("dim", one.about))));
+    clear(options).append(...offers.map(({ text }, k) => h("li", { id: `filter-option-${k}`, role: "option", "aria-selected": "false", text, onmousedown: (event) => (event.preventDefault(), take(k)) })));
   }
 
   function move(by) {
@@ -81,14 +71,12 @@ export function filterBox({ info, query, change }) {
   }
 
   function take(k) {
-    const { insert, from } = offers[k];
-    input.setRangeText(insert, from, input.selectionStart, "end");
-    offer();
-    later();
+    input.setRangeText(offers[k].insert, offers[k].from, input.selectionStart, "end");
+    typed();
   }
 
   function close() {
-    show([]);
+    offer([]);
     change(input.value);
   }
 
@@ -103,13 +91,9 @@ export function filterBox({ info, query, change }) {
     event.stopPropagation();
   }
 
-  function set(text) {
-    input.value = text;
-    change(text);
-  }
-
-  const groups = Object.entries({ split: info.splits, reason: info.reasons?.slice(0, 7), flag: FLAGS.slice(0, 3) }).filter(([, values]) => values?.length > 1);
-  const chips = groups.map(([field, values]) => values.map((value) => button(value.replaceAll("_", " "), () => set(toggled(input.value, field, value)), { class: "chip", dataset: { atom: atomOf(field, value) } })));
+  const toggle = (field, value) => ((input.value = toggled(input.value, field, value)), change(input.value));
+  const groups = Object.entries({ split: info.splits, reason: info.reasons?.slice(0, 7), flag: info.flags }).filter(([field, values]) => values?.length > (field !== "flag"));
+  const chips = groups.map(([field, values]) => values.map((value) => button(value.replaceAll("_", " "), () => toggle(field, value), { class: "chip", dataset: { atom: atomOf(field, value) } })));
 
   function refresh() {
     for (const chip of chips.flat()) chip.setAttribute("aria-pressed", atomsOf(input.value).includes(chip.dataset.atom));
@@ -117,5 +101,7 @@ export function filterBox({ info, query, change }) {
 
   refresh();
   const quick = h("div", { class: "filter-chips", role: "group", "aria-label": "Quick filters" }, chips.map((group) => span("chip-group", group)));
-  return { element: div("filter", div("filter-field", input, options), error, quick), input, set, refresh, showError: (text) => (error.textContent = text) };
+  // Which fields there are, completion says.
+  const showError = (text) => (error.textContent = text.replace(/; there are .*/s, ""));
+  return { element: div("filter", div("filter-field", input, options), error, quick), input, refresh, showError };
 }

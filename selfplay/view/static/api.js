@@ -4,21 +4,19 @@ const offline = globalThis.SELFPLAY_OFFLINE ?? null;
 
 export const isOffline = offline !== null;
 
-export async function get(path, { signal } = {}) {
-  if (offline) return offline.get(path);
-  return read(await ask(path, { signal }));
+export function get(path) {
+  return offline ? offline.get(path) : ask(path);
 }
 
 export async function post(path, body) {
   if (offline) throw new Error("This is an exported file: nothing can be written to it.");
-  const headers = { "Content-Type": "application/json", "X-Selfplay": "1" };
-  return read(await ask(path, { method: "POST", headers, body: JSON.stringify(body) }));
+  return ask(path, { method: "POST", headers: { "Content-Type": "application/json", "X-Selfplay": "1" }, body: JSON.stringify(body) });
 }
 
 // Calls `changed` with what the server says of a run, at once and whenever it grows; returns how to stop.
 export function listen(run, changed) {
   if (offline) return () => {};
-  const source = new EventSource(`/api/r/${encodeURIComponent(run)}/events`);
+  const source = new EventSource(`/api${runPath(run, "/events")}`);
   source.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
   source.addEventListener("gone", () => (source.close(), changed({ status: "gone" })));
   return () => source.close();
@@ -38,21 +36,10 @@ export function conversationPath(run, id, hash = "") {
 }
 
 async function ask(path, options) {
-  try {
-    return await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is `selfplay view` still running?", { cause: error });
-  }
-}
-
-async function read(response) {
-  let body = null;
-  try {
-    body = await response.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-  }
+  const response = await fetch(path, options).catch((cause) => {
+    throw new Error("The server does not answer. Is `selfplay view` still running?", { cause });
+  });
+  const body = await response.json().catch(() => null);
   if (!response.ok) throw Object.assign(new Error(body?.error ?? `The server answered ${response.status}.`), { status: response.status });
   return body;
 }

@@ -9,15 +9,8 @@ import { show as showLabel } from "./label.js";
 import { show as showMetrics } from "./metrics.js";
 
 const PAGES = { runs: showOverview, overview: showOverview, list: showList, conversation: showConversation, compare: showCompare, label: showLabel, metrics: showMetrics };
-const SECTIONS = [
-  ["overview", "Overview", "O", (run) => runPath(run)],
-  ["list", "List", "L", (run) => runPath(run, "/list")],
-  ["compare", "Compare", "C", (run) => `/cmp?a=${encodeURIComponent(run)}@0&b=${encodeURIComponent(run)}`],
-  ["label", "Label", "B", (run) => runPath(run, "/label")],
-  ["metrics", "Metrics", "M", (run) => runPath(run, "/metrics")],
-].filter(([name]) => !(isOffline && name === "label"));
-const ARROWS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space" };
-const state = { keys: new Map(), leave: [], change: [], run: null, stop: null, listening: null, number: 0, news: null };
+const SECTIONS = [["Overview", "O", ""], ["List", "L", "/list"], ["Compare", "C"], ["Label", "B", "/label"], ["Metrics", "M", "/metrics"]].filter(([words]) => !(isOffline && words === "Label"));
+const state = { keys: new Map(), leave: [], change: [], number: 0, news: null };
 
 function routeOf(url) {
   const { pathname: path, searchParams: params, hash } = new URL(url, "http://page");
@@ -64,7 +57,7 @@ async function navigate() {
     if (!PAGES[route.name]) throw new Error(`There is no page ${route.path}.`);
     await PAGES[route.name](main, route, pageOf(run, isHere));
   } catch (error) {
-    if (isHere() && error.name !== "AbortError") showError(main, error);
+    if (isHere()) showError(main, error);
   }
 }
 
@@ -77,7 +70,7 @@ function pageOf(run, isHere) {
     onKey: (map) => isHere() && Object.entries(map).forEach(([key, value]) => state.keys.set(key, value)),
     onLeave: (fn) => (isHere() ? state.leave.push(fn) : fn()),
     onChange: (fn) => isHere() && state.change.push(fn),
-    // Into the address, without showing the page anew.
+    // Without showing the page anew.
     setQuery: (params) => {
       const words = params.toString();
       if (isHere()) history.replaceState({}, "", link(routeOf(currentUrl()).path + (words ? `?${words}` : "")));
@@ -92,7 +85,7 @@ function showError(main, error) {
 
 function showHeader(route, run) {
   const current = route.name === "conversation" ? "list" : route.name;
-  const sections = run && SECTIONS.map(([name, words, key, urlOf]) => anchor(urlOf(run.run), words, { title: `${words} (${key})`, "aria-current": name === current && "page" }));
+  const sections = run && SECTIONS.map(([words, key, rest]) => anchor(sectionUrl(run.run, rest), words, { title: `${words} (${key})`, "aria-current": words.toLowerCase() === current && "page" }));
   clear(document.querySelector("body > header")).append(
     h("a", { class: "skip", href: "#main", onclick: (event) => (event.preventDefault(), document.querySelector("main").focus()) }, "Skip to content"),
     anchor("/", [span("mark"), "selfplay"], { class: "brand", title: "All runs" }),
@@ -100,6 +93,10 @@ function showHeader(route, run) {
     span("tools", tool("◐", "Light or dark", switchTheme), tool("?", "Keys", showKeys)),
   );
   if (run) showStatus(run);
+}
+
+function sectionUrl(run, rest) {
+  return rest === undefined ? `/cmp?${new URLSearchParams({ a: `${run}@0`, b: run })}` : runPath(run, rest);
 }
 
 function tool(sign, title, onclick) {
@@ -141,18 +138,18 @@ function pressed(event) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const section = SECTIONS.find(([, , key]) => key === event.key);
+  const section = SECTIONS.find(([, key]) => key === event.key);
   const own = state.keys.get(event.key);
   if (own) own[1](event);
   else if (event.key === "?") showKeys();
-  else if (section && state.run) go(section[3](state.run.run));
+  else if (section && state.run) go(sectionUrl(state.run.run, section[2]));
   else return;
   event.preventDefault();
 }
 
 function showKeys() {
-  const rows = [...[...state.keys].map(([key, [words]]) => [words, key]), ...SECTIONS.map(([, words, key]) => [words, key]), ["this list", "?"]];
-  const terms = rows.map(([words, key]) => words && [h("dt", {}, h("kbd", {}, ARROWS[key] ?? key)), h("dd", {}, words)]);
+  const rows = [...[...state.keys].map(([key, [words]]) => [words, key]), ...SECTIONS, ["this list", "?"]];
+  const terms = rows.map(([words, key]) => words && [h("dt", {}, h("kbd", {}, key)), h("dd", {}, words)]);
   const dialog = h("dialog", { class: "keys", onclose: () => dialog.remove() }, h("h2", {}, "Keys"), h("dl", {}, terms), h("form", { method: "dialog" }, h("button", {}, "Close")));
   document.body.append(dialog);
   dialog.showModal();

@@ -54,10 +54,6 @@ export function signed(value, digits = 2) {
   return /^[–−]/.test(text) ? text : `+${text}`;
 }
 
-export function percent(value) {
-  return `${number(100 * value, 0)}%`;
-}
-
 export function count(value) {
   return value?.toLocaleString("en-US") ?? "–";
 }

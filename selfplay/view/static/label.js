@@ -1,5 +1,5 @@
 // Blind pairs: which of two conversations is better.  Votes that cannot be sent are kept, and sent later.
-import { button, clear, div, h, kept, number, percent, plural, said, span } from "./dom.js";
+import { button, clear, div, h, kept, number, plural, said, span } from "./dom.js";
 import { get, post, runPath } from "./api.js";
 import { dim } from "./chart.js";
 import { badge, conversationLink, turnBox } from "./compare.js";
@@ -57,7 +57,7 @@ export async function show(main, route, page) {
     const focus = pair?.focus && ["Attend to the ", h("b", {}, pair.focus), pair.about && " · "];
     clear(head).append(
       div("grow", h("h1", {}, pair?.question ?? "Nothing left to label"), h("p", "dim", focus, said(pair ? pair.about : "A pair needs two conversations on the same scenario."))),
-      h("p", "dim", `${done} / ${of}`, agreement !== null && ` · self-agreement ${percent(agreement)}`, ` · as ${person}`));
+      h("p", "dim", `${done} / ${of}`, agreement !== null && ` · self-agreement ${number(100 * agreement, 0)}%`, ` · as ${person}`));
     clear(both).append(...(pair ? [column("a", pair.left), column("b", pair.right)] : []));
   }
 

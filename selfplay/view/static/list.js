@@ -233,7 +233,7 @@ export async function show(main, { run, params: given }, page) {
     const element = target.closest(".list-row");
     if (!element) return;
     setCursor(Number(element.dataset.index));
-      const isText = !getSelection().isCollapsed && getSelection().containsNode(element, true);
+    const isText = !getSelection().isCollapsed && getSelection().containsNode(element, true);
     if (target.closest(".c-select")) select();
     else if (!target.closest("a") && !isText) element.querySelector("a").dispatchEvent(new MouseEvent("click", event));
   }

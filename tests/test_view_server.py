@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -875,5 +876,5 @@ def test_view_starts_without_models_and_ends_with_ctrl_c(runs, tmp_path):
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert first.startswith("the page is at http://127.0.0.1:")
+    assert re.fullmatch(r"the page is at http://127\.0\.0\.1:[0-9]+/r/[^/]+ \(Ctrl-C ends it\)", first)
     assert second == "[]"

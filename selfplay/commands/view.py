@@ -55,9 +55,9 @@ def run(line: CommandLine) -> int:
     settings = resolve(ViewSettings, [word for word in line.words if "=" in word])
     folders = [find_run(word, settings.runs) for word in line.words if "=" not in word]
     server = _open_server(settings, folders)
-    print(f"the page is at {server.url} (Ctrl-C ends it)", flush=True)
+    print(f"the page is at {server.first_url} (Ctrl-C ends it)", flush=True)
     if settings.open:
-        webbrowser.open(server.url)
+        webbrowser.open(server.first_url)
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_here()
     return 0

@@ -82,9 +82,13 @@ class Policy:
     @property
     def url(self) -> str:
         """What to type into a browser on this machine; it holds the token."""
+        return self.url_of("/")
+
+    def url_of(self, path: str) -> str:
+        """Return the same for one of the pages."""
         host = "127.0.0.1" if self.host in WILDCARDS else self.host
         query = "" if self.token is None else "?" + urlencode({"token": self.token})
-        return f"http://{_bracketed(host)}:{self.port}/{query}"
+        return f"http://{_bracketed(host)}:{self.port}{path}{query}"
 
     @property
     def cookie(self) -> str:

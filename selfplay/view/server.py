@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -71,6 +72,7 @@ def create_app(
     )
     app.state.events = events
     app.state.policy = policy
+    app.state.runs = shown
     return app
 
 
@@ -97,7 +99,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._events: Events = app.state.events
         self._place = place
-        self.url: str = app.state.policy.url  # what to type into a browser on this machine
+        self._runs: Runs = app.state.runs
+        self._policy: Policy = app.state.policy
+        self.url = self._policy.url  # what to type into a browser on this machine
+
+    @property
+    def first_url(self) -> str:
+        """The same for the run to begin with: the first that was named, else the newest; all runs if there is none."""
+        newest = self._runs.newest()
+        return self.url if newest is None else self._policy.url_of(f"/r/{quote(newest, safe='')}")
 
     def serve_here(self) -> None:
         """Serve until Ctrl-C, which raises KeyboardInterrupt, or until `should_exit` is set."""

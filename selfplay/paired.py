@@ -374,7 +374,7 @@ MEASURES: Sequence[tuple[str, str, Literal[-1, 0, 1], Callable[[Row], float | No
     ("words_per_turn", "words a turn", 0, _per_turn("words")),
     ("tokens_per_turn", "tokens a turn", 0, _tokens_per_turn),
     ("cut", "share of turns cut", -1, _per_turn("cut")),
-    ("repeats", "share of turns that repeat an earlier one", -1, _per_turn("repeated")),
+    ("repeats", "share of repeated turns", -1, _per_turn("repeated")),
 )
 
 

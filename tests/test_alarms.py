@@ -240,8 +240,8 @@ def test_an_alarm_is_said_when_it_begins_and_when_it_has_gone_well_back():
     found = replay(lines(entropy__per_token_nats=entropy), watch())
     assert changes(found) == [(5, "entropy_collapse", True), (10, "entropy_collapse", False)]
     assert found[0][1].text(run="a", look_at=["000005-g00-1", "000005-g00-0"]) == (
-        "alarm entropy_collapse: the entropy is 1.00 nats a token, 3.00 at first (bound 1.2): the policy says ever the "
-        "same; see `show a 000005-g00-1`"
+        "alarm entropy_collapse: the entropy is 1.00 nats a token, 3.00 at first (bound 1.2): the policy says the "
+        "same again and again; see `show a 000005-g00-1`"
     )
     assert found[1][1].text(run="a", look_at=[]) == (
         "alarm entropy_collapse is over: the entropy is 1.70 nats a token, 3.00 at first"

@@ -75,7 +75,7 @@ def test_diff_prints_measures_under_the_parts(runs, capsys):
     names = [line.partition("  ")[0] for line in lines[5:]]
     assert names[:3] == ["reward", "tone", "length"]
     # Their tokens were never counted.
-    assert names[3:6] == ["words a turn", "share of turns cut", "share of turns that repeat an earlier one"]
+    assert names[3:6] == ["words a turn", "share of turns cut", "share of repeated turns"]
     told = json.loads(answer(capsys, "chat@0", "chat@7", "--json"))
     assert told["measures"][0] | {"a": 0} == {
         "name": "words_per_turn",

@@ -158,7 +158,9 @@ def _check_of_nll(row: Difference | None) -> Check | None:
         return None
     is_met = abs(row.difference) <= NLL_MOVED
     bound = "within" if is_met else "more than"
-    return Check(is_met=is_met, what=f"NLL by the base {row.difference:+.2f} nats a token, {bound} {NLL_MOVED:g}")
+    return Check(
+        is_met=is_met, what=f"NLL by the base changed by {row.difference:+.2f} nats a token, {bound} {NLL_MOVED:g}"
+    )
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:

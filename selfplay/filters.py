@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from selfplay.dialog import clean_text
+from selfplay.dialog import REASONS_OF_STATUS, SPLITS, clean_text
 from selfplay.errors import UserError
 
 __all__ = ["NEWEST_FIRST", "OLDEST_FIRST", "Field", "Fields", "Filter", "Kind", "field_in_filter", "narrowed"]
@@ -32,6 +32,12 @@ OPERATORS = ("!=", "!~", "<=", ">=", "=", "<", ">", "~")
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 COMPARED = ("<", "<=", ">", ">=")
+# Fields of which every value is known: another one would fit nothing, without a word.
+CLOSED: Mapping[str, Sequence[str]] = {
+    "split": SPLITS,
+    "status": tuple(REASONS_OF_STATUS),
+    "reason": tuple(sorted(set().union(*REASONS_OF_STATUS.values()))),
+}
 MEANS = {"number": "a number", "truth": "true or false"}
 PLAIN_SQL: Mapping[str, tuple[Kind, str]] = {
     **{name: ("number", f"c.{name}") for name in ("turns", "tokens", "seconds", "step", "version", "seed")},
@@ -260,8 +266,17 @@ class _Parser:
             return ways[one.kind](one, operator, values)
         if operator in COMPARED:
             raise self._error(f"{one.name} is text: compare it with =, !=, ~ or !~")
+        if operator == "=" and one.name in CLOSED:
+            values = [value and self._known(one.name, value) for value in values]
         found = [f"({self._same(one, operator, value)}) IS TRUE" for value in values]
         return f"({' OR '.join(found)})"
+
+    def _known(self, name: str, value: str) -> str:
+        """Return the value of a field that can have few, written as people read it ("turn limit") or as it is."""
+        written = value.lower().replace(" ", "_")
+        if written not in CLOSED[name]:
+            raise self._error(f"there is no {name} {value!r}; {_nearest(value, CLOSED[name])}")
+        return written
 
     def _number(self, one: Field, operator: str, values: Sequence[str | None]) -> str:
         if operator == "~":

@@ -47,7 +47,7 @@ def test_it_is_said_whether_the_reward_rose_and_language_was_kept():
         "yes  the reward rose: the interval is +0.75 to +1.75",
         "yes  KL 0.050 nats a token, under its target 0.06",
         "yes  distinct word pairs 95% of the base's",
-        "yes  NLL by the base -0.25 nats a token, within 0.3",
+        "yes  NLL by the base changed by -0.25 nats a token, within 0.3",
     ]
     bad = (
         row("reward/per_conversation", 0.25, 0.3, -0.1, 0.2),
@@ -59,7 +59,7 @@ def test_it_is_said_whether_the_reward_rose_and_language_was_kept():
         "NO   the reward may not have changed: the interval is -0.10 to +0.20",
         "NO   KL 0.070 nats a token, over its target 0.06",
         "NO   distinct word pairs 75% of the base's, less than 90%",
-        "NO   NLL by the base -0.50 nats a token, more than 0.3",
+        "NO   NLL by the base changed by -0.50 nats a token, more than 0.3",
     ]
     assert not any("target" in line for line in shown(Comparison(rows=bad, num_scenarios=8, num_dropped=0)))
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from selfplay.errors import UserError
@@ -172,3 +174,22 @@ def test_sort_keys_are_the_numbers():
 def test_field_is_written_so_that_a_filter_reads_it(name):
     fields = Fields.of({name: "c.raw_0"}, has_trigrams=True)
     assert Filter.parse(f"{field_in_filter(name)}!=null", fields).where == "NOT (c.raw_0 IS NULL)"
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("split=heldout", "there is no split 'heldout'; did you mean held_out?"),
+        ("status!=fail", "there is no status 'fail'; did you mean failed?"),
+        ("reason=agreement,turn_limits", "there is no reason 'turn_limits'; did you mean turn_limit, token_limit?"),
+    ],
+)
+def test_value_that_a_field_never_has_is_refused(query, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        Filter.parse(query, Fields.of({}, has_trigrams=False))
+
+
+def test_value_may_be_written_as_it_is_shown():
+    fields = Fields.of({}, has_trigrams=False)
+    shown = Filter.parse('reason="turn limit"', fields)
+    assert shown.parameters == Filter.parse("reason=turn_limit", fields).parameters == ("turn_limit",)

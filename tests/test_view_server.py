@@ -19,6 +19,7 @@ import time
 
 import httpx
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from benchmarks.stored_run import StoredRun, write_run
@@ -118,6 +119,14 @@ def test_runs_when_nothing_was_trained_then_have_no_reward(client, runs):
     (runs / "chat" / "alarms.jsonl").unlink(missing_ok=True)
     (found,) = get(client, "/api/runs")["runs"]
     assert (found["reward"], found["alarms"], found["step"]) == (None, 0, 0)
+
+
+def test_run_that_nobody_watches_for_alarms_has_no_number_of_them(client, runs):
+    config = runs / "chat" / "config.yaml"
+    tree = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**tree, "alarms": {"window": 3, "watch": False}}))
+    found = next(run for run in get(client, "/api/runs")["runs"] if run["run"] == "chat")
+    assert found["alarms"] is None
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ EVALUATION = "evaluation.json"
 MOST_SOURCE_BYTES = 1 << 20
 MOST_CONFIG_CHARACTERS = 256 * 1024  # shown; a configuration has some thousand
 STEPS = re.compile(r"^steps: ([0-9]{1,12})$", re.MULTILINE)
+UNWATCHED = re.compile(r"^alarms:\n(?:  .*\n)*?  watch: false$", re.MULTILINE)
 MOST_WINDOW = 10**9  # steps; more is no number to show
 NO_WEIGHT = 1.0  # what a reward without a weight counts, as in the settings of `train`
 
@@ -48,7 +49,7 @@ def listed(name: str, folder: Path, state: RunState) -> dict[str, Any]:
         "steps": _planned_steps(manifest, reader.config_text),
         "is_live": state.is_live,
         "since": state.since,
-        "alarms": state.alarms,
+        "alarms": None if UNWATCHED.search(reader.config_text) else state.alarms,  # None: nobody watches for any
         "reward": None if state.reward is None else list(state.reward),
     }
 

@@ -13,7 +13,8 @@ export async function show(main, route, page) {
   const { run } = page;
   if (!run) return showRuns(main, page);
   page.setTitle(run.run);
-  const [curves, small, reading] = [new Curves(run), div("curves"), panel("Read these")];
+  const [curves, small] = [new Curves(run), div("curves")];
+  let reading = panel("Read these");
   await curves.more();
   if (!page.isHere()) return;
   const left = div("column", rewarded(run), alarms(run), changed(run));
@@ -26,11 +27,20 @@ export async function show(main, route, page) {
   };
   draw();
   (run.evaluation ? right : left).append(reading);
-  readThese(reading, run).catch((error) => reading.append(dim(error.message)));
+  let numRead = 0;
+  const read = async (size) => {
+    numRead = size;
+    const next = panel("Read these");
+    await readThese(next, run).catch((error) => next.append(dim(error.message)));
+    reading.replaceWith((reading = next));
+  };
+  read(run.info.conversations);
   page.onChange(debounce(async (news) => {
     if (!page.isHere()) return;
-    if (news.is_live !== run.is_live || news.alarms !== run.alarms.length || (run.indexing && !news.indexing)) return void page.go(runPath(run.run), { replace: true });
-    if (news.indexing) head.replaceWith((head = heading({ ...run, ...news, info: news })));
+    const isNew = news.is_live !== run.is_live || news.alarms !== run.alarms.length || (run.indexing && !news.indexing) || (!run.info.conversations && news.conversations);
+    if (isNew) return void page.go(runPath(run.run), { replace: true });
+    head.replaceWith((head = heading({ ...run, ...news, info: news })));
+    if (news.conversations > 1.1 * numRead) read(news.conversations);
     await curves.more(news).catch(console.warn);
     draw();
   }, 300));
@@ -41,7 +51,7 @@ async function showRuns(main, page) {
   const { runs } = await get("/api/runs");
   const step = (run) => [run.step ?? "–", run.steps && ` / ${run.steps}`];
   const reward = (run) => run.reward?.map((value) => number(value)).join(" → ");
-  const row = (run) => [anchor(runPath(run.run), run.run), chipOf(run), span(run.alarms > 0 && "warn", run.alarms), reward(run), run.env, run.model, count(run.conversations), step(run), ago(run.since)];
+  const row = (run) => [anchor(runPath(run.run), run.run), chipOf(run), span(run.alarms > 0 && "warn", run.alarms ?? "not watched"), reward(run), run.env, run.model, count(run.conversations), step(run), ago(run.since)];
   const none = h("p", "notice", "There are no runs here yet: ", h("code", {}, "python run.py train"), " makes one.");
   const heads = ["run", "status", "#alarms", "#reward of a conversation", "env", "model", "#conversations", "#step", "#last line"];
   main.append(h("h1", {}, "Runs"), runs.length ? div("panel", table(heads, runs.map(row))) : none);

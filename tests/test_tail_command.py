@@ -176,3 +176,10 @@ def test_unknown_run_or_setting_is_said_in_a_sentence(runs):
         tail.run(read_words(["none"]))
     with pytest.raises(UserError, match="one run, not 2"):
         tail.run(read_words(["a", "b"]))
+
+
+def test_folder_with_an_equals_sign_in_its_name_is_a_run_and_no_setting(tmp_path):
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    line = read_words([str(folder), "n=3"])
+    assert (line.names, line.settings) == ([str(folder)], ["n=3"])

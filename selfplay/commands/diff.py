@@ -74,8 +74,8 @@ class DiffSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Compare what the words name."""
-    settings = resolve(DiffSettings, [word for word in line.words if "=" in word])
-    a, b = _sides([word for word in line.words if "=" not in word], settings)
+    settings = resolve(DiffSettings, line.settings)
+    a, b = _sides(line.names, settings)
     comparison = compare_versions(a, b, split=settings.split, part=settings.part)
     shown = _chosen(comparison, settings)
     if line.as_json:

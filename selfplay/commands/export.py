@@ -85,10 +85,10 @@ class ExportSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Export a run."""
-    plain = [word for word in line.words if "=" not in word]
+    plain = line.names
     if len(plain) > 1:
         raise UserError(f"too many words: {' '.join(plain)}; write selfplay export [RUN] to=FORMAT")
-    settings = resolve(ExportSettings, [word for word in line.words if "=" in word])
+    settings = resolve(ExportSettings, line.settings)
     if settings.to is None:
         raise UserError(f"to= is missing: what should be written? One of {', '.join(TARGETS)}")
     folder = find_run(plain[0] if plain else "", settings.runs)

@@ -70,11 +70,8 @@ class LabelSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Ask for preferences until there are enough."""
-    settings = resolve(LabelSettings, [word for word in line.words if "=" in word])
-    names = [word for word in line.words if "=" not in word]
-    if len(names) > 1:
-        raise UserError(f"label takes one run, not {len(names)}: {' '.join(names)}")
-    folder = find_run(names[0] if names else "", settings.runs)
+    settings = resolve(LabelSettings, line.settings)
+    folder = find_run(line.one_name("label takes"), settings.runs)
     index = TranscriptIndex(folder)
     index.refresh()
     labeller = Labeller(folder, index, person=settings.person or local_person())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -59,9 +58,8 @@ class PlotSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Draw what the words name."""
-    names = [word for word in line.words if "=" not in word or os.path.isdir(word)]
-    settings = resolve(PlotSettings, [word for word in line.words if word not in names])
-    named = names or [str(find_run("", settings.runs))]
+    settings = resolve(PlotSettings, line.settings)
+    named = line.names or [str(find_run("", settings.runs))]
     groups = grouped(read_curves(named, settings.runs, where=settings.where))
     look = Look(smooth=settings.smooth, band=settings.band)
     files = draw_all(groups, settings.out or _beside(named, settings.runs), look=look)

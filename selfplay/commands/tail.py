@@ -20,7 +20,6 @@ from rich.text import Text
 from selfplay.commands.terminal import INDENT, first_words, one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
-from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.run_folder import ALARMS, CONVERSATIONS, METRICS, RUNS
 from selfplay.run_reader import RunReader, find_run
@@ -67,11 +66,8 @@ class TailSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Follow a run until it ends."""
-    settings = resolve(TailSettings, [word for word in line.words if "=" in word])
-    names = [word for word in line.words if "=" not in word]
-    if len(names) > 1:
-        raise UserError(f"tail follows one run, not {len(names)}: {' '.join(names)}")
-    folder = find_run(names[0] if names else "", settings.runs)
+    settings = resolve(TailSettings, line.settings)
+    folder = find_run(line.one_name("tail follows"), settings.runs)
     printer = _Printer(open_console(), as_json=line.as_json)
     try:
         follow(folder, printer, num_first=settings.n)

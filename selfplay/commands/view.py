@@ -52,8 +52,8 @@ class ViewSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Serve until Ctrl-C; return 0."""
-    settings = resolve(ViewSettings, [word for word in line.words if "=" in word])
-    folders = [find_run(word, settings.runs) for word in line.words if "=" not in word]
+    settings = resolve(ViewSettings, line.settings)
+    folders = [find_run(word, settings.runs) for word in line.names]
     server = _open_server(settings, folders)
     print(f"the page is at {server.first_url} (Ctrl-C ends it)", flush=True)
     if settings.open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,23 @@ class CommandLine:
     dry_run: bool = False  # --dry-run: print the resolved configuration and stop
     as_json: bool = False  # --json: machine-readable output
     rewards: tuple[str, ...] = ()  # NAME=WEIGHT of each -r, in order
+
+    @property
+    def names(self) -> list[str]:
+        """The words that are no settings; a folder is a name, also where an equals sign stands in it."""
+        return [word for word in self.words if "=" not in word or os.path.isdir(word)]
+
+    @property
+    def settings(self) -> list[str]:
+        """The `key=value` words."""
+        return [word for word in self.words if word not in self.names]
+
+    def one_name(self, what: str) -> str:
+        """Return the only name, "" if there is none; raises UserError, which begins with `what`, if there are more."""
+        names = self.names
+        if len(names) > 1:
+            raise UserError(f"{what} one run, not {len(names)}: {' '.join(names)}")
+        return names[0] if names else ""
 
 
 def program_name() -> str:

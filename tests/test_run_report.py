@@ -267,3 +267,9 @@ def test_curves_of_some_conversations_are_measured_anew(run):
     assert sum(asking.series["play/conversations"].values()) < sum(same.series["play/conversations"].values())
     with pytest.raises(UserError, match="no training conversation that fits 'turns>99'"):
         read_curves([str(run)], run.parent, where="turns>99")
+
+
+def test_report_says_on_the_terminal_when_it_has_no_curves(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("selfplay.commands.report.can_draw", lambda: False)
+    assert main(["report", str(run), f"out={tmp_path / 'r.html'}"]) == 0
+    assert "without curves: matplotlib is not installed" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
 from selfplay.errors import UserError
+from selfplay.plots import can_draw
 from selfplay.run_reader import find_run
 from selfplay.run_report import write_report
 
@@ -51,10 +52,10 @@ class ReportSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Write the page about the run that the words name."""
-    names = [word for word in line.words if "=" not in word or os.path.isdir(word)]
+    names = line.names
     if len(names) > 1:
         raise UserError(f"report takes one run, not {len(names)}: {' '.join(names)}; `plot` draws several together")
-    settings = resolve(ReportSettings, [word for word in line.words if word not in names])
+    settings = resolve(ReportSettings, line.settings)
     folder = find_run(names[0] if names else "", settings.runs)
     out = settings.out or folder / NAME
     write_report(folder, out=out, private=settings.private)
@@ -62,4 +63,6 @@ def run(line: CommandLine) -> int:
         print(json.dumps({"file": str(out)}))
     else:
         open_console().print(Text(one_line(str(out))))
+    if not can_draw():
+        print("without curves: matplotlib is not installed; pip install 'selfplay-dialog[report]'", file=sys.stderr)
     return 0

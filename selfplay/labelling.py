@@ -24,7 +24,7 @@ from selfplay.errors import UserError
 from selfplay.filters import Fields
 from selfplay.preferences import (
     Choice,
-    Entry,
+    PairEntry,
     Preference,
     PreferenceLines,
     Skip,
@@ -191,7 +191,7 @@ class Labeller:
             raise UserError("this pair is not known any more and nothing was stored; ask for another pair")
         return pair
 
-    def _entry(self, pair: Pair, verdict: str, *, why: Sequence[str], seconds: float | None) -> Entry:
+    def _entry(self, pair: Pair, verdict: str, *, why: Sequence[str], seconds: float | None) -> PairEntry:
         known: dict[str, Any] = {"at": now(), "left": pair.left, "right": pair.right, "focus": pair.focus}
         known |= {"by": self.by, "swap_of": pair.swap_of}
         if verdict == SKIP:
@@ -208,7 +208,7 @@ class Labeller:
             seconds=seconds,
         )
 
-    def _reveal(self, entry: Entry) -> Revealed:
+    def _reveal(self, entry: PairEntry) -> Revealed:
         return Revealed(left=self._index.row(entry.left), right=self._index.row(entry.right))
 
     # ----- drawing -----
@@ -216,7 +216,7 @@ class Labeller:
     def _draw(self, lines: PreferenceLines) -> Pair | None:
         own = _Own(lines, self.by)
         reopened = lines.reopened.get(self.by)
-        if reopened is not None and (pair := self._pair_of(reopened)) is not None:
+        if isinstance(reopened, PairEntry) and (pair := self._pair_of(reopened)) is not None:
             return pair
         place = (DRAW_PAIR, zlib.crc32(self.by.encode("ascii")), len(own.entries))
         generator = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=place))
@@ -247,7 +247,7 @@ class Labeller:
         left, right = generator.permutation(np.array(ids)).tolist()
         return self._pair(left=left, right=right, focus=roles[int(generator.integers(len(roles)))], swap_of=None)
 
-    def _pair_of(self, entry: Entry) -> Pair | None:
+    def _pair_of(self, entry: PairEntry) -> Pair | None:
         return self._pair(left=entry.left, right=entry.right, focus=entry.focus, swap_of=entry.swap_of)
 
     def _pair(self, *, left: str, right: str, focus: str, swap_of: str | None) -> Pair | None:
@@ -265,7 +265,7 @@ class Labeller:
             swap_of=swap_of,
         )
 
-    def _token_of(self, entry: Entry) -> str:
+    def _token_of(self, entry: PairEntry) -> str:
         return self._token(entry.left, entry.right, entry.focus, entry.swap_of)
 
     def _token(self, *words: str | None) -> str:
@@ -312,7 +312,7 @@ class _Own:
     """What one person said so far."""
 
     def __init__(self, lines: PreferenceLines, by: str) -> None:
-        self.entries = [entry for entry in lines.entries if entry.by == by]
+        self.entries = [entry for entry in lines.entries if entry.by == by and isinstance(entry, PairEntry)]
         self.preferences = [entry for entry in self.entries if isinstance(entry, Preference)]
         self.seen = {frozenset((entry.left, entry.right)) for entry in self.entries}
 
@@ -417,7 +417,7 @@ def _meant(preference: Preference) -> str:
     return preference.chosen or preference.choice
 
 
-def _verdict_of(entry: Entry) -> str:
+def _verdict_of(entry: PairEntry) -> str:
     if isinstance(entry, Skip):
         return SKIP
     known = (verdict for verdict, meant in CHOICES.items() if meant == (entry.choice, entry.strength))

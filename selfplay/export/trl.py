@@ -229,7 +229,9 @@ def _unpaired_by_label(chosen: Chosen, request: Request, tally: _Tally) -> Itera
 def _labelled_turns(chosen: Chosen, request: Request, tally: _Tally) -> Iterator[tuple[OwnTurn, bool]]:
     """Yield the uncut turns of the roles that people judged, with whether what they judged was good."""
     by_id = _labelled(chosen)
-    for (id, role), votes in _votes(_preferences(chosen)).items():
+    # A choice between two turns says nothing of the others.
+    preferences = [preference for preference in _preferences(chosen) if preference.turns is None]
+    for (id, role), votes in _votes(preferences).items():
         if id not in by_id or (request.roles and role not in request.roles):
             continue
         if votes == 0:

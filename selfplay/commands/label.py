@@ -28,6 +28,7 @@ __all__ = ["SUMMARY", "USAGE", "run"]
 SUMMARY = "say which of two conversations is better, without knowing whose they are"
 USAGE = """
 selfplay label [RUN] [n=20] [person=NAME] [runs=FOLDER]
+selfplay label [RUN] by=gold:REWARD | by=gold -r REWARD=WEIGHT ... | by=judge [model=NAME] [key=value ...] [--json]
 
 Show two conversations on the same scenario, and ask which is better.  Who played, and what the rewards were, is told
 after each answer.  About one pair in ten comes back with sides swapped, to see how well you agree with yourself.
@@ -41,9 +42,33 @@ Answers are added to the run's preferences.jsonl; one key and Enter:
   person=NAME  under which name they are stored (default: one of this machine's user, such as anon-3f)
   runs=FOLDER  where runs are kept (default: runs)
 
+With by= nobody is asked.  gold prefers the conversation with more of a known reward, a turn of one role on average;
+judge asks a language model which one better follows a principle, in both orders, and stores how likely each is.
+Labels are added as they come, no pair twice; measures of the judge, such as its bias for a side, are printed.
+
+  by=gold:question       a reward, mix:NAME or FILE.py:NAME; or by=gold -r question=1 -r copying=2, a mix of your own
+  by=judge               -r question=1 then says what its answers are compared with
+  model=smollm2-135m     the judge: a name of `list models`, a folder or RUN@STEP
+  constitution=FILE.yaml the principles, of which each label draws one (default: those of the package)
+  few_shot=0             examples before each question
+  clamp=1                probabilities stay within 1 - clamp and clamp
+  gold_noise=0           share of gold's labels that are drawn blindly
+  gold_temperature=0     above 0 gold errs, the more the closer two are: sigmoid(difference / temperature)
+  n=200                  how many pairs
+  unit=conversation      turn: two answers to one and the same past
+  sampler=uniform        disagreement: of candidates=10 times as many pairs those that the members of the reward model
+                         rm=PATH dispute most
+  focus=ROLE             who is judged (default: a trained role that speaks in both)
+  split=train            held_out, or all
+  seed=0                 what is drawn
+  rewards.NAME.key=value settings of a reward; reward_timeout_seconds=30 how long one may take over a call
+  --json                 print what came of it for machines
+
 Examples:
   selfplay label
   selfplay label my-run n=50 person=judge-1
+  selfplay label my-run by=gold:mix:vhrl n=500
+  selfplay label my-run by=judge model=my-judge@last few_shot=2 -r question=1
 """
 VERDICTS: Mapping[str, str] = {
     "1": "left_much",
@@ -57,6 +82,7 @@ VERDICTS: Mapping[str, str] = {
 Sides = tuple[Mapping[str, Any], Mapping[str, Any]]  # as `blind` leaves them
 
 UNDO, QUIT = "u", "q"
+BY = "by="  # nobody is asked
 PROMPT = "1 A much  2 A  3 same  4 B  5 B much  0 both bad  s skip  u undo  q end > "
 
 
@@ -70,6 +96,13 @@ class LabelSettings(Settings):
 
 def run(line: CommandLine) -> int:
     """Ask for preferences until there are enough."""
+    if any(word.startswith(BY) for word in line.settings):
+        # Rewards and models are loaded where somebody is asked who needs them.
+        from selfplay.commands import label_by
+
+        return label_by.run(line)
+    if line.rewards or line.as_json:
+        raise UserError(f"{'-r' if line.rewards else '--json'} goes with by=gold or by=judge")
     settings = resolve(LabelSettings, line.settings)
     folder = find_run(line.one_name("label takes"), settings.runs)
     index = TranscriptIndex(folder)

@@ -18,6 +18,7 @@ from rewards.language import (
 )
 from rewards.likelihood import ReferenceNll
 from rewards.outcome import Payoff
+from rewards.preference import PreferenceReward
 from rewards.repetition import (
     ConversationRepetition,
     Copying,
@@ -56,6 +57,7 @@ REWARDS: dict[str, type] = {
     "question_density": QuestionDensity,
     "question_marks": QuestionMarks,
     "reference_nll": ReferenceNll,
+    "rm": PreferenceReward,
     "said_before": SaidBefore,
     "self_overlap": SelfOverlap,
     "sentiment": Sentiment,

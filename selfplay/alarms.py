@@ -28,6 +28,7 @@ from selfplay.score import has_failed
 from selfplay.spoken_words import words_of
 from selfplay.whole_files import reason
 
+GAP = "gap"  # reward/NAME.gap: how far a reward model is above its twin
 METRIC = "alarm/"  # alarm/NAME: 1 while it is on, 0 while it is not, absent while it cannot be told
 ENDS_AT = 0.75  # of the way from the reference to the bound
 NUM_STANDARD_ERRORS = 4.0  # what noise alone may do to a difference of two means
@@ -46,6 +47,7 @@ AlarmName = Literal[
     "distinct_falling",
     "verifiable_falling",
     "watched_falling",
+    "proxy_gap",
 ]
 # Which conversations show it best.
 Look = Literal["rewarded", "part_high", "part_low", "short", "long", "repetitive", "far"]
@@ -69,6 +71,7 @@ class AlarmsGroup(Settings):
     distinct_share: float = Field(default=0.75, gt=0, lt=1)  # distinct_falling: of the first distinct-2
     fall: float = Field(default=0.25, gt=0)  # verifiable_falling, watched_falling: of what the part was, beyond noise
     verifiable: tuple[str, ...] = ("payoff",)  # rewards that cannot be gamed
+    gap: float = Field(default=0.3, gt=0)  # proxy_gap: a reward model above its twin, in deviations, more than at first
 
     @model_validator(mode="after")
     def _check(self) -> AlarmsGroup:
@@ -478,6 +481,27 @@ def _watched_falling(past: _Past, watch: Watch) -> Iterator[Reading]:
                 )
 
 
+def _proxy_gap(past: _Past, watch: Watch) -> Iterator[Reading]:
+    """A reward model that is trained against says more and more above its twin, which has seen other labels.
+
+    Source: Bai et al. 2022, arXiv:2204.05862, section 4.2: models of disjoint halves agree until a policy finds what
+    one of them happens to like.
+    """
+    for part in (name for name, weight in watch.weights.items() if weight > 0):
+        ends = _ends_of(past.of(f"reward/{part}.{GAP}"), watch.settings.window)
+        if ends is not None:
+            yield Reading(
+                name="proxy_gap",
+                value=ends.last,
+                reference=ends.first,
+                bound=ends.first + max(watch.settings.gap, ends.noise),
+                what=f"{part} is {ends.last:.2f} deviations above its held-out twin, {ends.first:.2f} at first",
+                meaning="the policy finds what this reward model happens to like, and others do not",
+                look="part_high",
+                part=f"{part}.{GAP}",
+            )
+
+
 _FINDERS: Mapping[AlarmName, Callable[[_Past, Watch], Iterator[Reading]]] = {
     "one_part": _one_part,
     "length_drift": _length_drift,
@@ -488,6 +512,7 @@ _FINDERS: Mapping[AlarmName, Callable[[_Past, Watch], Iterator[Reading]]] = {
     "distinct_falling": _distinct_falling,
     "verifiable_falling": _verifiable_falling,
     "watched_falling": _watched_falling,
+    "proxy_gap": _proxy_gap,
 }
 assert tuple(_FINDERS) == get_args(AlarmName)
 

@@ -230,6 +230,18 @@ def test_watched_falling_is_about_rewards_without_weight():
     assert read_alarms(run, watch(weights={"asks": 1.0, "sentiment": 0.5})) == []
 
 
+def test_proxy_gap_is_about_a_reward_model_that_rises_above_its_twin():
+    gap = [0.1, 0.0, 0.1, 0.2, 0.1, 0.1, 0.5, 0.6, 0.7, 0.7]
+    run = lines(**{"reward__rm:asks.gap": gap})
+    (reading,) = read_alarms(run, watch(weights={"rm:asks": 1.0}))
+    # 0.667 against 0.067; noise, 4 x sqrt(2 / 3 x 0.22 / 9 / 2) = 0.361, is more than the bound's 0.3.
+    assert (reading.value, reading.reference) == (pytest.approx(2.0 / 3), pytest.approx(0.2 / 3))
+    assert reading.bound == pytest.approx(0.2 / 3 + 0.361, abs=1e-3)
+    assert (reading.is_on, reading.part) == (True, "rm:asks.gap")
+    assert read_alarms(run, watch(weights={"rm:asks": 0.0})) == []
+    assert read_alarms(lines(**{"reward__rm:asks": gap}), watch(weights={"rm:asks": 1.0})) == []
+
+
 # ----- when it is said -----
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from envs import ENVS
 from rewards import REWARDS
 from rewards.mixes import MIXES
+from rewards.preference import PreferenceReward
 from selfplay.config import PluginSpec, build_plugin
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError, Reward
@@ -16,9 +17,10 @@ from selfplay.score import WeightedReward
 from selfplay.train_settings import GATE, RewardSpec
 from selfplay.written import nearest
 
-__all__ = ["MIX", "build_env", "build_rewards", "chosen_rewards"]
+__all__ = ["MIX", "REWARD_MODEL", "build_env", "build_rewards", "chosen_rewards"]
 
 MIX = "mix:"  # before the name of a mix, where `-r` takes a reward's
+REWARD_MODEL = "rm:"  # before the folder, or the name, of a reward model
 
 
 def build_env(spec: PluginSpec) -> Env:
@@ -37,8 +39,8 @@ def chosen_rewards(
 
     given: NAME=WEIGHT of each -r; words: the others, of which `rewards.NAME=...` adds a reward or changes its settings.
     A weight keeps the settings that a preset, a file or a mix gives its reward.  A mix stands for its parts, and a
-    weight of its own wins over the mix's.  Raises UserError for what is no weight, or no mix, and for a name that is
-    given twice.
+    weight of its own wins over the mix's.  rm:FOLDER is recorded as rm:NAME, the folder's own name.  Raises UserError
+    for what is no weight, no mix or no reward model, and for a name that is given twice.
     """
     chosen: dict[str, RewardSpec] = {}
     names = [word.rpartition("=")[0] for word in given]
@@ -55,10 +57,25 @@ def chosen_rewards(
     for name, weight in weights.items():
         if name.startswith(MIX):
             continue
-        spec = chosen.get(name) or specs.get(name, RewardSpec())
+        key, spec = _spec_of(name, chosen, specs)
         changes = {"gate": True} if weight == GATE else {"weight": _weight(name, weight), "gate": False}
-        chosen[name] = spec.model_copy(update=changes)
+        chosen[key] = spec.model_copy(update=changes)
     return chosen or dict(specs)
+
+
+def _spec_of(name: str, chosen: Mapping[str, RewardSpec], specs: Mapping[str, RewardSpec]) -> tuple[str, RewardSpec]:
+    """Return what a reward of `-r` is recorded as, and its spec before it has its weight."""
+    if not name.startswith(REWARD_MODEL):
+        return name, chosen.get(name) or specs.get(name, RewardSpec())
+    from selfplay.reward_model.folder import find
+
+    # By its whole path: a run may go on from another folder.
+    folder = find(name.removeprefix(REWARD_MODEL)).resolve()
+    key = f"{REWARD_MODEL}{folder.name}"
+    if key in chosen and chosen[key].name not in ("", f"{REWARD_MODEL}{folder}"):
+        raise UserError(f"-r {name}: another reward model is called {folder.name} too; rename one of the folders")
+    known = chosen.get(key) or specs.get(key, RewardSpec())
+    return key, known.model_copy(update={"name": f"{REWARD_MODEL}{folder}"})
 
 
 def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
@@ -69,11 +86,12 @@ def build_rewards(specs: Mapping[str, RewardSpec]) -> list[WeightedReward]:
 def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
     if (spec.name or name).startswith(MIX):
         raise UserError(f"rewards.{name}: a mix is given with -r, as in -r {name}=1")
-    found = PluginSpec.model_validate({"name": spec.name or name, **spec.settings})
+    found = _plugin_of(spec.name or name, spec)
     reward = build_plugin(found, REWARDS, "reward")
     if not isinstance(reward, Reward):
         raise PluginError(f"reward={found.name}: it has no name or score; a reward is a class with both")
-    file = source_file(found)
+    # Two reward models of one name differ in their numbers as two versions of a plug-in's code do.
+    file = reward.file if isinstance(reward, PreferenceReward) else source_file(found)
     return WeightedReward(
         reward=reward,
         weight=spec.weight,
@@ -82,6 +100,12 @@ def _build_reward(name: str, spec: RewardSpec) -> WeightedReward:
         is_gate=spec.gate,
         source="" if file is None else source_digest(file.read_bytes()),
     )
+
+
+def _plugin_of(name: str, spec: RewardSpec) -> PluginSpec:
+    if not name.startswith(REWARD_MODEL):
+        return PluginSpec.model_validate({"name": name, **spec.settings})
+    return PluginSpec.model_validate({**spec.settings, "name": "rm", "path": name.removeprefix(REWARD_MODEL)})
 
 
 def _names_in(words: Sequence[str]) -> dict[str, bool]:

@@ -124,6 +124,11 @@ class PlaySettings(Settings):
     transcripts: TranscriptSettings = TranscriptSettings()
     from_: str = Field(default="", alias="from")  # RUN/ID of a stored conversation to continue; "": start afresh
     turn: int | None = Field(default=None, ge=0)  # with from: how many of its turns to keep; None: all
+    best_of: int = Field(default=1, ge=1)  # candidates for each conversation, or turn; the best one stays
+    by: str = ""  # the reward that says which is best, such as rm:FOLDER; "": the sum of `rewards`
+    best_of_unit: Literal["conversation", "turn"] = "conversation"
+    # Reward -> its weight, or gate: what conversations are scored with.  None: those of `by`.
+    rewards: dict[str, float | Literal["gate"]] = {}
     runs: Annotated[Path, WRITTEN_PATH] = Path("runs")  # where run folders are looked up
 
 

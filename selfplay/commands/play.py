@@ -7,8 +7,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from selfplay import models
 from selfplay.commands.building import build_env
+from selfplay.commands.play_scoring import Scoring, scoring_of, with_rewards
 from selfplay.commands.replay import Stored, check_same, find_stored
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
 from selfplay.commands.terminal import share as per_cent
@@ -35,7 +36,7 @@ from selfplay.written import nearest
 
 SUMMARY = "two players talk; the conversations are stored in a run folder"
 USAGE = """
-selfplay play [key=value ...] [--dry-run] [--json]
+selfplay play [key=value ...] [-r REWARD=WEIGHT ...] [--dry-run] [--json]
 
 Let two copies of a language model talk to each other, show the first conversation, store all of them.
 
@@ -50,6 +51,10 @@ Let two copies of a language model talk to each other, show the first conversati
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   from=RUN/ID turn=K       go on from a stored conversation, before its turn K, with its settings; another seed=
                            goes on differently; --dry-run shows the settings
+  best_of=8 by=rm:FOLDER   play eight candidates for each conversation and keep the one that a reward likes best;
+                           best_of_unit=turn: eight for each turn of a model, so that a person may be the partner
+  -r question=0.5          a reward and its weight, repeatable: the conversations are stored with their scores, and
+                           without by= the sum says which candidate is best
   engine.device=auto       also dtype, threads, max_batch, concurrency
   --dry-run                print all settings and stop
 
@@ -58,6 +63,7 @@ Examples:
   selfplay play conversations=32 env.max_turns=8 sampling.temperature=1 out=runs/warm
   selfplay play players.guest=human
   selfplay play from=warm/000000-g03-0 turn=2 seed=7
+  selfplay play best_of=8 by=question conversations=16 out=runs/asks
 """
 INTERRUPTED, ALL_FAILED = 130, 1
 PROGRESS_SECONDS = 5.0
@@ -69,7 +75,8 @@ def run(line: CommandLine) -> int:
     settings = resolve(PlaySettings, line.words)
     stored = find_stored(settings, given=given)
     if stored is not None:
-        settings = resolve(PlaySettings, line.words, under=stored.settings)
+        settings = _of_one(resolve(PlaySettings, line.words, under=stored.settings), given)
+    settings = with_rewards(settings, line.rewards)
     env = build_env(settings.env)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     assigned = _assign(settings, env)
@@ -78,6 +85,7 @@ def run(line: CommandLine) -> int:
         settings = settings.model_copy(update={"conversations": 1})
     if stored is not None:
         check_same(stored, settings, env)
+    scoring = scoring_of(settings, assigned)
     if line.dry_run:
         tree = settings.model_dump(mode="json", by_alias=True)
         print(json.dumps(tree, indent=2) if line.as_json else to_yaml(settings).rstrip())
@@ -86,7 +94,22 @@ def run(line: CommandLine) -> int:
         raise UserError("--json shows no turns, so no person can play; leave it out, or give the role to a model")
     note = "" if stored is None else stored.note(settings, assigned)
     matches = _matches(settings, env, assigned, stored=stored)
-    return _Session(settings=settings, env=env, assigned=assigned, matches=matches, line=line, note=note).run()
+    return _Session(
+        settings=settings,
+        env=env,
+        assigned=assigned,
+        matches=scoring.matches(matches),
+        line=line,
+        note=note,
+        scoring=scoring,
+    ).run()
+
+
+def _of_one(settings: PlaySettings, given: Collection[str]) -> PlaySettings:
+    """Let a conversation that was the best of several go on alone, unless words ask for several again."""
+    if "best_of" in given or settings.best_of_unit == "turn":
+        return settings
+    return settings.model_copy(update={"best_of": 1, "by": settings.by if "by" in given else ""})
 
 
 def _matches(
@@ -131,6 +154,7 @@ class _Session:
     matches: Iterator[Match]
     line: CommandLine
     note: str  # said before anyone speaks; empty: nothing
+    scoring: Scoring
 
     def run(self) -> int:
         """Play, store and report; return the exit status."""
@@ -140,7 +164,8 @@ class _Session:
             "env": self.env.name,
             "model": settings.model,
             "view": settings.view,
-            "command": " ".join(["play", *self.line.words]),
+            "command": " ".join(["play", *self.line.words, *(f"-r {reward}" for reward in self.line.rewards)]),
+            **self.scoring.facts,
         }
         console = open_console(is_stderr=self.line.as_json)
         writer = self._create_writer(manifest)
@@ -154,8 +179,9 @@ class _Session:
                 table = self._make_players(console)
                 writer.add_to_manifest({"tokenizers": table.tokenizers, **self._compute(table)})
                 writer.keep_tokenizers(table.descriptions)
-                if self.note:
-                    console.print(_dim(self.note))
+                for note in filter(None, (self.note, self.scoring.say())):
+                    console.print(_dim(note))
+                self.scoring.prepare()
                 self._play(table, writer, tally, _Watched(console, is_quiet=self.line.as_json))
         except KeyboardInterrupt:
             writer.discard()
@@ -208,22 +234,26 @@ class _Session:
         )
 
     def _play(self, table: PlayerTable, writer: RunWriter, tally: _Tally, watched: _Watched) -> None:
+        scoring = self.scoring
         has_human = watched.has_human = HUMAN in self.assigned.values()
         first = next(self.matches)
-        watched.first_id = first.id
+        watched.first_id = scoring.id_of(first)
         if has_human:
             watched.show_past(first)
         started = time.perf_counter()
         conversations = play(
             chain([first], self.matches),
             env=self.env,
-            players=table.players,
+            players=scoring.players(table.players),
             view=self.settings.view,
             concurrency=1 if has_human else self.settings.engine.concurrency,
-            on_turn=watched.show_turn,
+            # Which of several will stay is not known while they are played.
+            on_turn=None if scoring.is_of_conversations else watched.show_turn,
         )
-        for conversation in conversations:
-            writer.append(conversation)
+        for played in scoring.conversations(conversations):
+            conversation = scoring.store(played, writer)
+            if scoring.is_of_conversations:
+                watched.show_turns(conversation)
             tally.add(conversation, num_past=len(first.turns), seconds=time.perf_counter() - started)
             watched.show_end(conversation)
             watched.show_progress(tally, self.settings.conversations)
@@ -336,6 +366,11 @@ class _Watched:
                 print_turn(self._console, conversation, number=number)
         if conversation.turns[-1].player != HUMAN:  # who has just typed it
             print_turn(self._console, conversation)
+
+    def show_turns(self, conversation: Conversation) -> None:
+        """Show a conversation that could not be watched while it was played."""
+        for number in range(1, conversation.num_turns + 1):
+            self.show_turn(replace(conversation, turns=conversation.turns[:number]))
 
     def show_progress(self, tally: _Tally, num_matches: int) -> None:
         """Say how far it is, now and then, once the watched conversation is over."""

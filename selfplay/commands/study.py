@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -24,12 +25,14 @@ from selfplay.study_table import study_report
 from selfplay.whole_files import write_whole
 from selfplay.written import nearest
 
-__all__ = ["SUMMARY", "USAGE", "run"]
+__all__ = ["START", "SUMMARY", "USAGE", "Launcher", "interrupted_by_signals", "run"]
 
 SUMMARY = "many training runs that differ in one thing, in a table and a picture"
 USAGE = """
 selfplay study NAME [out=FOLDER] [seeds=0,1,2] [arms=A,B] [key=value ...] [--dry-run]
 selfplay study ratings [out=FOLDER] [coherence=0] [seed=0] [-r NAME=WEIGHT ...] [--dry-run]
+selfplay study human-preference [out=FOLDER] [seeds=0,1,2] [key=value ...] [--dry-run]
+selfplay study overoptimise [out=FOLDER] [seeds=0] [key=value ...] [--dry-run]
 
 Train one run for every arm and seed, each in a process of its own, and write a table and a picture of them all.
 Stopped and called again, it goes on: finished runs are kept, an interrupted one continues from its checkpoint.
@@ -49,12 +52,35 @@ go with how witty, upbeat and interesting the chats were rated.  It needs pip in
   coherence=200      measure the reward coherence too, in so many chats drawn by seed: it is slow (default: 0)
   -r question=0.5    a reward and its weight, repeatable: a mix of your own, measured beside the presets' mixes
 
+`study human-preference` trains reward models on which of two such chats was rated higher, and says how often they are
+right on other people's chats, beside length alone and the best single reward.  It needs the same package.
+
+  questions=witty,upbeat,interesting   what people were asked
+  backbones=minilm   what the reward models are made of, as in `reward train DATA backbone=`
+  key=value          settings of `reward train`, for all: min_gap=3 ensemble=5
+
+`study overoptimise` pushes a policy to please reward models that learnt a known reward, by best-of-N and by training,
+and shows what that is worth: gold against proxy over KL.
+
+  few=50 many=800    labels that the two reward models learn from; label_noise=0.1: the share drawn blindly
+  gold.NAME=WEIGHT   a part of the known reward
+  scenarios=48       held-out scenarios of the pool; candidates=32: conversations of each, the largest N
+  points=4,8,12,18,24   updates after which the trained policies are measured; points=[]: nothing is trained
+  rm.KEY=VALUE       how the reward models are trained; train.KEY=VALUE: how the policies are
+
 Examples:
   selfplay study kl
   selfplay study kl seeds=0 steps=20 out=runs/quick
   selfplay study ratings -r question=1 -r conversation_repetition=0.1
+  selfplay study human-preference questions=witty seeds=0
+  selfplay study overoptimise scenarios=24 candidates=16 points=4,8
 """
-RATINGS = "ratings"
+# Studies that are no table of training runs -> their modules, imported when they are asked for.
+OTHERS = {
+    "ratings": "selfplay.commands.study_ratings",
+    "human-preference": "selfplay.commands.study_human_preference",
+    "overoptimise": "selfplay.commands.study_overoptimise",
+}
 CELLS_FAILED = 1
 PROGRESS_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -65,11 +91,9 @@ START = "import sys; from selfplay.commands import main; sys.exit(main())"
 
 def run(line: CommandLine) -> int:
     """Run the study; return 0, or 1 if a run of it failed."""
-    if line.words[:1] == (RATINGS,):
-        # Imported here: it trains nothing, and needs every reward.
-        from selfplay.commands import study_ratings
-
-        return study_ratings.run(line)
+    if line.words and line.words[0] in OTHERS:
+        status: int = importlib.import_module(OTHERS[line.words[0]]).run(line)
+        return status
     plan = _plan(line.words)
     if line.dry_run:
         for cell in plan.cells():
@@ -92,7 +116,7 @@ def run(line: CommandLine) -> int:
     )
     if not can_draw():
         say("matplotlib is not installed, so there will be no picture: pip install 'selfplay-dialog[plots]'")
-    with _interrupted_by_signals():
+    with interrupted_by_signals():
         problems = run_study(plan, launch=Launcher(say=say), say=say, report=report)
     report(plan.results())
     _show(console, plan)
@@ -102,9 +126,9 @@ def run(line: CommandLine) -> int:
 def _plan(words: Sequence[str]) -> Plan:
     names = [word for word in words if "=" not in word]
     if len(names) != 1:
-        raise UserError(f"study needs one name, of: {', '.join([*STUDIES, RATINGS])}")
+        raise UserError(f"study needs one name, of: {', '.join([*STUDIES, *OTHERS])}")
     if names[0] not in STUDIES:
-        raise UserError(f"there is no study {names[0]!r}{nearest(names[0], [*STUDIES, RATINGS])}")
+        raise UserError(f"there is no study {names[0]!r}{nearest(names[0], [*STUDIES, *OTHERS])}")
     study = STUDIES[names[0]]
     own = {"out": f"runs/study-{study.name}", "seeds": "0,1,2", "arms": ",".join(study.arms)}
     pairs = [word.partition("=") for word in words if "=" in word]
@@ -150,7 +174,7 @@ def _show(console: Console, plan: Plan) -> None:
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
+def interrupted_by_signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the study as Ctrl-C does; what nohup ignores stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield

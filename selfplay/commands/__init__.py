@@ -33,6 +33,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "study": ("selfplay.commands.study", "many training runs that differ in one thing, in a table and a picture"),
     "merge": ("selfplay.commands.merge", "write a trained policy as a plain Hugging Face folder"),
     "reward": ("selfplay.commands.reward", "start a reward of your own, or test one before training with it"),
+    "iterate": ("selfplay.commands.iterate", "play, label, refit the reward model, train, and again: nobody is asked"),
     "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets, rewards, mixes"),
     "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),
     "doctor": ("selfplay.commands.doctor", "what is installed here, and what to type next"),

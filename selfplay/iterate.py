@@ -1,0 +1,261 @@
+"""The loop without people: play, label, refit the reward model on everything so far, train, and again.
+
+A folder of it::
+
+    iterate.json config.yaml  which stages are done, and what they are done with
+    rounds/0/talk             a run: what the newest policy says on training scenarios, and preferences.jsonl about it
+    rounds/0/labels.json      how many labels, and what was measured of whoever gave them
+    rounds/0/rm               the reward model, with the one of the other half of the labels in rm/twin
+    rounds/0/refit.json       how well it knows the newest labels, before and after it was fitted to some of them
+    rounds/0/train            a training run
+    rounds/0/evaluation.json  what training changed, on held-out scenarios
+    table.md                  a line a round, rewritten after each
+
+What is there is not made again.  An interrupted training run goes on from its checkpoint, and labelling from its last
+label; talk, refit and measure are done anew, for they are short.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import filelock
+
+from selfplay import checkpoint
+from selfplay.config import to_yaml
+from selfplay.dialog import id_order
+from selfplay.errors import UserError
+from selfplay.interfaces import Env
+from selfplay.iterate_rounds import Round, Stage
+from selfplay.iterate_settings import (
+    RM,
+    IterateSettings,
+    play_settings,
+    reward_model_spec,
+    seed_of,
+    train_settings,
+)
+from selfplay.run_folder import now
+from selfplay.score import WeightedReward, check_failures
+from selfplay.store import RunWriter
+from selfplay.train_settings import RewardSpec, TrainSettings
+from selfplay.training_run import Result, TrainingRun, evaluated_version
+from selfplay.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from selfplay.label_by import AutoLabeller, OnProgress
+    from selfplay.reward_model.fit import Progress
+
+__all__ = ["ITERATE", "ITERATE_SCHEMA", "Iteration", "Tools", "is_iteration"]
+
+ITERATE, ITERATE_SCHEMA = "iterate.json", "selfplay.iterate/1"
+CONFIG, TABLE = "config.yaml", "table.md"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What a command brings along, because only commands know the package's rewards and have a terminal."""
+
+    env: Env
+    gold: Mapping[str, RewardSpec]  # what the reward model stands in for; empty: nobody knows
+    build_rewards: Callable[[Mapping[str, RewardSpec]], list[WeightedReward]]
+    make_labeller: Callable[[int], AutoLabeller]  # seed -> who says what is better
+    train: Callable[[TrainingRun], Result]  # to its end, or until somebody interrupts: raises KeyboardInterrupt
+    report: Callable[[], None]  # a round is over: writes the table
+    say: Say
+    on_label: OnProgress
+    fitting: Callable[[], AbstractContextManager[Callable[[Progress], None]]]  # shows how far a fit is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iteration:
+    """Rounds of play, label, refit, train and measure, in one folder."""
+
+    folder: Path
+    settings: IterateSettings
+    tools: Tools
+    command: str = ""
+
+    def run(self) -> None:
+        """Do all that is not done yet.
+
+        Raises UserError if another process works in the folder, or a stage cannot be done; what is done stays.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._claim()
+            for number in range(self.settings.rounds):
+                self._run_round(Round(folder=self.folder, number=number))
+                self.tools.report()
+
+    def _run_round(self, place: Round) -> None:
+        for stage in get_args(Stage):
+            if place.has(stage):
+                continue
+            self.tools.say(f"round {place.number + 1} of {self.settings.rounds}: {self._what(stage)}")
+            started = time.perf_counter()
+            self._do(stage, place)
+            self._note(place, stage, seconds=time.perf_counter() - started)
+
+    def _do(self, stage: Stage, place: Round) -> None:
+        # Imported here: torch stays away until something is to be done.
+        from selfplay.iterate_feedback import label, refit
+        from selfplay.iterate_measure import measure
+
+        does: Mapping[Stage, Callable[[], None]] = {
+            "talk": lambda: self._talk(place),
+            "label": lambda: label(place, self.settings, tools=self.tools),
+            "refit": lambda: refit(place, self.settings, tools=self.tools),
+            "train": lambda: self._train(place),
+            "measure": lambda: measure(place, self.settings, tools=self.tools),
+        }
+        does[stage]()
+
+    def _what(self, stage: Stage) -> str:
+        settings = self.settings
+        sentences: Mapping[Stage, str] = {
+            "talk": f"{settings.talk_conversations} conversations to be labelled",
+            "label": f"{settings.labels} labels by {settings.by}",
+            "refit": "the reward model",
+            "train": f"{settings.steps} updates",
+            "measure": "before and after",
+        }
+        return f"{stage}: {sentences[stage]}"
+
+    # ----- stages -----
+
+    def _talk(self, place: Round) -> None:
+        """Let the newest policy talk on training scenarios."""
+        from selfplay.cluster.learner_host import unscored
+        from selfplay.cluster.model_files import ModelFiles
+        from selfplay.cluster.play_worker import PlayWorker
+        from selfplay.training_run import play_plan
+
+        settings, tools = self.settings, self.tools
+        model = self._policy(place)
+        words = play_settings(settings, number=place.number, model=model)
+        plain = train_settings(settings, number=place.number, model=model, rewards=settings.rewards)
+        shutil.rmtree(place.talk, ignore_errors=True)
+        files = ModelFiles.of(model, runs=settings.runs, say=tools.say)
+        worker = PlayWorker(play_plan(plain, env=tools.env, model=files, rewards=()))
+        manifest = {"kind": "play", "seed": words.seed, "env": tools.env.name, "model": model, "view": words.view}
+        with RunWriter.create(
+            place.talk, {**manifest, "command": self.command}, to_yaml(words), tokens=words.transcripts.tokens
+        ) as writer:
+            writer.add_to_manifest(worker.start())
+            writer.keep_tokenizers(worker.tokenizers)
+            played = [one.conversation for one in worker.play(self._matches(place, plain))]
+            for conversation in sorted(played, key=lambda conversation: id_order(conversation.id)):
+                writer.append(conversation)
+            check_failures([unscored(conversation) for conversation in played], settings.max_failed_share)
+
+    def _matches(self, place: Round, plain: TrainSettings) -> list[Any]:
+        """Return the conversations of a round: several on each training scenario, with ids that no other round has."""
+        from selfplay.play import make_group
+        from selfplay.training_run import dealer_of
+
+        settings = self.settings
+        dealer = dealer_of(plain, self.tools.env)
+        seed, size = seed_of(settings, "talk", place.number), settings.talk_group
+        return [
+            match
+            for group in range(settings.talk_conversations // size)
+            for match in make_group(
+                self.tools.env,
+                dealer.players("train", place.number, group),
+                seed=seed,
+                split="train",
+                place=(place.number, group),
+                size=size,
+            )
+        ]
+
+    def _train(self, place: Round) -> None:
+        """Train against the round's reward model, from where the last attempt ended."""
+        settings = self._train_settings(place)
+        run = self._open(place, settings)
+        result = self.tools.train(run)
+        if result.is_stopped:
+            # An alarm has ended it: what it came to is measured as the others are.
+            self.tools.say(f"training ended after {result.version} of {settings.steps} updates")
+            ended = settings.model_copy(update={"steps": result.version})
+            self.tools.train(self._resume(place, ended))
+
+    def _open(self, place: Round, settings: TrainSettings) -> TrainingRun:
+        if place.train.is_dir() and checkpoint.newest(place.train) is not None:
+            return self._resume(place, settings)
+        shutil.rmtree(place.train, ignore_errors=True)
+        return TrainingRun.create(
+            settings,
+            env=self.tools.env,
+            rewards=self.tools.build_rewards(settings.rewards),
+            command=self.command,
+            folder=place.train,
+            is_described=True,
+        )
+
+    def _resume(self, place: Round, settings: TrainSettings) -> TrainingRun:
+        rewards = self.tools.build_rewards(settings.rewards)
+        return TrainingRun.resume(place.train, settings, env=self.tools.env, rewards=rewards, command=self.command)
+
+    def _train_settings(self, place: Round) -> TrainSettings:
+        settings = self.settings
+        is_on = settings.continue_from == "previous"
+        model = self._policy(place) if is_on else settings.model
+        measured = {
+            name: spec.model_copy(update={"weight": 0.0, "gate": False}) for name, spec in self.tools.gold.items()
+        }
+        learnt = reward_model_spec(place.newest_rm(settings), settings, weight=1.0)
+        rewards = {RM: learnt, **measured, **settings.also}
+        return train_settings(settings, number=place.number, model=model, rewards=rewards)
+
+    def _policy(self, place: Round) -> str:
+        """Return the newest policy before a round's training."""
+        if place.number == 0:
+            return self.settings.model
+        before = place.previous()
+        return f"{before.train}@{evaluated_version(before.train)}"
+
+    # ----- the folder -----
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UserError(f"out={self.folder}: another process works on these rounds") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _claim(self) -> None:
+        if not (self.folder / ITERATE).exists():
+            if (self.folder / "rounds").exists():
+                raise UserError(f"out={self.folder}: it holds rounds of something else; choose another folder")
+            self._write([])
+        write_whole(self.folder / CONFIG, to_yaml(self.settings).encode("utf-8", "backslashreplace"))
+
+    def _note(self, place: Round, stage: Stage, *, seconds: float) -> None:
+        stages = json.loads((self.folder / ITERATE).read_text(encoding="utf-8"))["stages"]
+        done = {"round": place.number, "stage": stage, "at": now(), "seconds": round(seconds, 1)}
+        self._write([*stages, done])
+
+    def _write(self, stages: list[dict[str, Any]]) -> None:
+        record = {"schema": ITERATE_SCHEMA, "command": self.command, "stages": stages}
+        write_whole(self.folder / ITERATE, json.dumps(record, indent=1).encode() + b"\n")
+
+
+def is_iteration(folder: Path) -> bool:
+    """Whether a folder holds rounds."""
+    return (folder / ITERATE).is_file()

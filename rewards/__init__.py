@@ -7,6 +7,7 @@ from rewards.asking import OpenQuestion, Question, QuestionDensity, QuestionMark
 from rewards.coherence import Coherence, CoherenceTfidf
 from rewards.engagement import ConversationLength, OwnLength, Stopping, WordsElicited
 from rewards.guards import FunctionWords, Unanswered
+from rewards.judge import JudgeReward
 from rewards.language import (
     CutReply,
     DistinctWords,
@@ -43,6 +44,7 @@ REWARDS: dict[str, type] = {
     "distinct_words": DistinctWords,
     "empty": EmptyReply,
     "function_words": FunctionWords,
+    "judge": JudgeReward,
     "laughter": Laughter,
     "ngram_loops": NgramLoops,
     "only_question_words": OnlyQuestionWords,

@@ -30,12 +30,12 @@ __all__ = ["ARMS", "GOLD", "Arm", "Cell", "OveroptimiseSettings", "Plan"]
 Arm = Literal["few", "many"]
 ARMS: tuple[Arm, ...] = ("few", "many")
 CONFIG = Path(__file__).parent / "studies" / "overoptimise.yaml"
-# The known reward that stands for what people want: asking, keeping to the topic, and not saying things again.  A turn
-# earns 2 at most and loses without a bound, so no trick is worth more than good talk.  A reward model of sentence
-# vectors sees some of it well (questions, topics) and some of it badly (how often a word came before).
+# The known reward that stands for what people want: asking, a friendly mood, and not saying things again.  A turn earns
+# 2 at most and loses without a bound, so no trick is worth more than good talk.  A reward model of sentence vectors
+# sees some of it well (questions, mood) and some of it badly (how often a word came before).
 GOLD = {
     "question": 1.0,
-    "coherence_tfidf": 1.0,
+    "sentiment": 1.0,
     "conversation_repetition": 0.1,
     "utterance_repetition": 0.1,
     "ngram_loops": 1.0,
@@ -60,8 +60,8 @@ class OveroptimiseSettings(Settings):
     sampling: SamplingSettings = SamplingSettings(temperature=1.0, max_new_tokens=20)
     engine: EngineSettings = EngineSettings()
     gold: dict[str, float] = GOLD  # the known reward: parts and weights; 0 leaves a part out
-    few: int = Field(default=50, ge=4)  # labels
-    many: int = Field(default=800, ge=4)
+    few: int = Field(default=100, ge=4)  # labels
+    many: int = Field(default=1600, ge=4)
     label_noise: float = Field(default=0.1, ge=0, lt=1)  # share of labels that are drawn blindly
     label_scenarios: int = Field(default=160, ge=1)  # that labelled conversations are on
     label_conversations: int = Field(default=4, ge=2)  # of each

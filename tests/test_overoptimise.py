@@ -33,7 +33,7 @@ TINY = (
     "env.default_brief={topic}",
     "env.opener=",
     "sampling.max_new_tokens=8",
-    *(f"gold.{name}=0" for name in ("question", "coherence_tfidf", "ngram_loops")),
+    *(f"gold.{name}=0" for name in ("question", "sentiment", "ngram_loops")),
     *(f"gold.{name}=0" for name in ("conversation_repetition", "utterance_repetition")),
     "gold.question_marks=1",
     "few=8",
@@ -231,7 +231,7 @@ def test_whole_study_of_a_tiny_model(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["few=900"], "few=900 must be less than many=800"),
+        (["few=2000"], "few=2000 must be less than many=1600"),
         (["points=4,2"], "points=4,2: must rise"),
         (["seeds=1,1"], "seeds=1,1: must be different numbers"),
         (["cell=x-0"], "there is no such cell"),

@@ -142,7 +142,7 @@ def test_test_on_a_run_compares_with_its_conversations(here: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "expected `reward new NAME` or `reward test NAME`"),
+        ([], "expected `reward new NAME`, `reward test NAME`"),
         (["tset"], "did you mean test"),
         (["test"], "needs the name of a reward"),
         (["test", "questoin"], "did you mean question"),

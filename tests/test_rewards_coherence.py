@@ -14,13 +14,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from rewards import coherence
-from rewards.coherence import Coherence, CoherenceTfidf, Encoder, score_coherence
-from selfplay import named_models
+from rewards.coherence import Coherence, CoherenceTfidf, score_coherence
+from selfplay import named_models, sentences
 from selfplay.contracts import check_reward
 from selfplay.dialog import Conversation, Scenario, Turn
 from selfplay.errors import UserError
 from selfplay.models import MODELS, load
+from selfplay.sentences import Encoder
 
 NAN = math.nan
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "i", "like", "rain", "tea", "and", "books"]
@@ -146,7 +146,7 @@ def encoder_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def encoder(encoder_folder) -> Encoder:
-    return Encoder(*coherence._load(str(encoder_folder), encoder_folder))
+    return Encoder(*sentences.load(str(encoder_folder), encoder_folder))
 
 
 def by_hand(folder: Path, texts: list[str]) -> np.ndarray:
@@ -170,14 +170,14 @@ def test_encoder_gives_the_masked_mean_of_a_padded_pass(encoder, encoder_folder)
 def test_encoder_gives_a_text_the_same_vector_in_any_company(encoder, encoder_folder, monkeypatch):
     texts = [f"{one} {other}" for one in WORDS[4:] for other in WORDS[4:]]
     together = encoder.vectors(texts)
-    monkeypatch.setattr(coherence, "TOKENS_PER_PASS", 1)
-    alone = Encoder(*coherence._load("", encoder_folder)).vectors(texts[::-1])
+    monkeypatch.setattr(sentences, "TOKENS_PER_PASS", 1)
+    alone = Encoder(*sentences.load("", encoder_folder)).vectors(texts[::-1])
     for text in texts:
         np.testing.assert_allclose(alone[text], together[text], atol=1e-6)
 
 
 def test_encoder_reads_each_text_once_and_forgets_the_oldest(encoder, monkeypatch):
-    monkeypatch.setattr(coherence, "REMEMBERED_VECTORS", 2)
+    monkeypatch.setattr(sentences, "REMEMBERED_VECTORS", 2)
     passes = []
     encoder._model.register_forward_hook(lambda *_: passes.append(1))
     encoder.vectors(["rain", "tea"])  # one pass for both: they are equally long
@@ -192,7 +192,7 @@ def test_encoder_reads_each_text_once_and_forgets_the_oldest(encoder, monkeypatc
 
 
 def test_encoder_gives_more_texts_than_it_remembers(encoder, monkeypatch):
-    monkeypatch.setattr(coherence, "REMEMBERED_VECTORS", 1)
+    monkeypatch.setattr(sentences, "REMEMBERED_VECTORS", 1)
     assert set(encoder.vectors(["rain", "tea", "books"])) == {"rain", "tea", "books"}
 
 

@@ -32,7 +32,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "export": ("selfplay.commands.export", "conversations for other tools: html, inspect, trl, openai, parquet, csv"),
     "study": ("selfplay.commands.study", "many training runs that differ in one thing, in a table and a picture"),
     "merge": ("selfplay.commands.merge", "write a trained policy as a plain Hugging Face folder"),
-    "reward": ("selfplay.commands.reward", "start a reward of your own, or test one before training with it"),
+    "reward": ("selfplay.commands.reward", "start a reward of your own, test one, or train one from preferences"),
     "iterate": ("selfplay.commands.iterate", "play, label, refit the reward model, train, and again: nobody is asked"),
     "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets, rewards, mixes"),
     "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),

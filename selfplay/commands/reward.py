@@ -1,4 +1,4 @@
-"""`selfplay reward`: start a reward of one's own, and find out what one is worth before training with it."""
+"""`selfplay reward`: start a reward of one's own, find out what one is worth, or train one from preferences."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rewards import REWARDS
+from selfplay.commands import reward_report, reward_train
 from selfplay.commands.building import MIX, build_rewards, chosen_rewards
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine, program_name
@@ -30,10 +31,12 @@ from selfplay.written import nearest, value_of_word
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
-SUMMARY = "start a reward of your own, or test one before training with it"
+SUMMARY = "start a reward of your own, test one, or train one from preferences"
 USAGE = """
 selfplay reward new NAME [out=FOLDER]
-selfplay reward test NAME | FILE.py:NAME | mix:NAME [on=RUN] [key=value ...] [--json]
+selfplay reward test NAME | FILE.py:NAME | mix:NAME | rm:PATH [on=RUN] [key=value ...] [--json]
+selfplay reward train DATA ... [key=value ...] [--dry-run] [--json]
+selfplay reward report RM [on=DATA] [key=value ...] [--json]
 
 new writes NAME.py, a reward to change, and test_NAME.py, its test.  test says what a reward does before anything is
 trained with it: whether it keeps its contract (shapes, finite numbers, the same answer twice and in any order) and its
@@ -46,14 +49,41 @@ what it goes along with.  Exit status 1: the contract or the range is broken.  A
   key=value    settings of the reward
   --json       print all of it as JSON
 
+train makes a reward model from what was preferred to what, and ends with its report.  report measures one again: how
+often it prefers what was preferred, with intervals, by length and source, whether it is as sure as it is right, and
+whether length alone, or one simple reward, does as well.  docs/reward-models.md has the formats and all settings.
+
+  DATA               a labelled run; a file or folder of pairs (.jsonl, .json, .parquet; chosen and rejected, as
+                     HH-RLHF and TRL write them); chitchat: rated chats between people; several are joined
+  out=FOLDER         where it is written (default: reward_models/NAME-OF-THE-DATA)
+  backbone=minilm    sentence vectors, minutes on a laptop; or a language model: smollm2-135m, a folder, a hub id
+  method=lora        of a language model: lora or full
+  held_out=0.2       share of the data that it is measured on
+  ensemble=3         so many members, whose mean counts (default: 3 on sentence vectors, 1 on a language model)
+  noise=0.1          share of labels taken to be drawn blindly; clamp=0.6 keeps targets from 0.4 to 0.6
+  twin=true          a second one on the other half of the labels, always scored beside it
+  start=RM           go on from another reward model
+  reference=RUN      whose conversations score mean 0 and deviation 1 (default: the training data)
+  by=person          of runs: what this one said; question=witty, min_gap=2: of chitchat
+  on=DATA            what report measures on (default: what was held out)
+  --dry-run          read the data, print all settings and stop
+
 Examples:
   selfplay reward new asks_back
   selfplay reward test asks_back.py:asks_back
   selfplay reward test question form=way_off_policy
   selfplay reward test mix:vhrl on=my-run
+  selfplay reward train helpful.jsonl.gz out=reward_models/helpful
+  selfplay reward report helpful on=other.jsonl
 """
 BROKEN = 1
-SUBWORDS = ("new", "test")
+# What may follow, with what it needs; the last two are in modules of their own.
+SUBWORDS = {
+    "new": "the name of a reward, as in `reward new asks_back`",
+    "test": "the name of a reward, as in `reward test question`",
+    "train": "data, as in `reward train pairs.jsonl`; --help says what it may be",
+    "report": "a reward model, as in `reward report reward_models/pairs`",
+}
 NEWEST = 500  # conversations of a run
 MOST_ATTACKS, MOST_CORRELATIONS, MOST_OUTSIDE = 12, 8, 3  # that are shown
 SETTINGS_OF_WEIGHTS = ("weight", "gate", "role", "name")
@@ -64,16 +94,18 @@ def run(line: CommandLine) -> int:
     subword = line.words[0] if line.words else ""
     if subword not in SUBWORDS:
         said = f"{subword!r} is no part of reward{nearest(subword, list(SUBWORDS))}" if subword else "say what to do"
-        raise UserError(f"{said}; expected `reward new NAME` or `reward test NAME`")
+        raise UserError(
+            f"{said}; expected `reward new NAME`, `reward test NAME`, `reward train DATA` or `reward report RM`"
+        )
     if len(line.words) < 2 or not line.words[1]:
-        raise UserError(f"reward {subword} needs the name of a reward, as in `reward {subword} {_example(subword)}`")
+        raise UserError(f"reward {subword} needs {SUBWORDS[subword]}")
+    if line.dry_run and subword != "train":
+        raise UserError(f"--dry-run means nothing to reward {subword}")
     if subword == "new":
         return _new(line)
-    return _test(line)
-
-
-def _example(subword: str) -> str:
-    return "asks_back" if subword == "new" else "question"
+    if subword == "test":
+        return _test(line)
+    return reward_train.run(line) if subword == "train" else reward_report.run(line)
 
 
 # ----- reward new -----

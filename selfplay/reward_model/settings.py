@@ -28,6 +28,7 @@ class FitSettings(Settings):
     ensemble: int = Field(default=0, ge=0)  # members; 0: 3 on sentence vectors, 1 on a language model
     start: str = ""  # another reward model to start from (preference pre-training)
     held_out: float = Field(default=0.2, gt=0, lt=1)  # share of the examples that are not trained on
+    validation: float = Field(default=0.15, ge=0, lt=1)  # of the others: decides when to stop, and which state is kept
     max_examples: int = Field(default=0, ge=0)  # to train on, drawn by seed; 0: all
     noise: float = Field(default=0.0, ge=0, lt=1)  # share of labels taken to be drawn blindly (Christiano: 0.1)
     clamp: float = Field(default=1.0, gt=0.5, le=1)  # targets stay within 1 - clamp and clamp (Constitutional AI: 0.6)

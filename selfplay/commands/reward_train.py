@@ -1,0 +1,222 @@
+"""`selfplay reward train`: labelled data in, a reward model out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from selfplay.commands.reward_progress import FitScreen
+from selfplay.commands.reward_report import REPORT, cheap_heuristics, print_report, say_line
+from selfplay.commands.terminal import one_line, open_console, plural
+from selfplay.commands.words import CommandLine, program_name
+from selfplay.config import resolve, to_yaml
+from selfplay.errors import UserError
+from selfplay.reward_model.card import card_of
+from selfplay.reward_model.dialogs import Dialog, dialog_of
+from selfplay.reward_model.examples import Example, split_examples
+from selfplay.reward_model.report import report_on, report_to_json
+from selfplay.reward_model.settings import MINILM, REWARD_MODELS, FitSettings
+from selfplay.score import has_failed
+from selfplay.store import RunReader, find_run
+
+__all__ = ["keep_vectors", "run"]
+
+MOST_SHOWN = 5  # lines of one kind
+MOST_REFERENCE = 1000  # dialogs of the reference, drawn by seed
+DRAW_REFERENCE = 2131  # first part of the spawn key
+SUFFIXES = (".gz", ".jsonl", ".json", ".parquet")
+SIDES = ("train", "test", "validation", "held_out")  # files that are called so are known by their folder's name
+RECORD = "reward_model.json"
+REMEMBERED_TEXTS = 100_000  # 150 MB; the rated chats hold 91,000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """What a model is trained on and measured with."""
+
+    words: tuple[str, ...]  # as they were typed
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    problems: tuple[str, ...]  # lines that cannot be used
+    overlap: tuple[str, ...]  # held-out examples that are left out, for they are trained on as well
+    notes: tuple[str, ...]  # what else there is to know of the data
+
+    @property
+    def summary(self) -> list[str]:
+        """What a reader of the model's numbers must know of the data."""
+        bad, twice = plural(len(self.problems), "line"), plural(len(self.overlap), "held-out example")
+        return [
+            *self.notes,
+            *([f"{bad} could not be used"] if self.problems else []),
+            *([f"{twice} left out, for the same dialog is trained on"] if self.overlap else []),
+            *([] if self.held_out else ["nothing is held out, so nothing tells how good the model is"]),
+        ]
+
+
+def run(line: CommandLine) -> int:
+    """Read the data, train, measure, and write the folder; return 0."""
+    settings, words = resolve(FitSettings, line.settings), line.names[1:]
+    if not words:
+        raise UserError("reward train needs data: a run, a .jsonl file of pairs, or chitchat; --help says more")
+    out = settings.out or REWARD_MODELS / _name_of(words)
+    _check_place(out)
+    console = open_console(is_stderr=line.as_json)
+    data = _read(words, settings)
+    _print_data(console, data)
+    if line.dry_run:
+        _print_settings(settings.model_copy(update={"out": out}), data, as_json=line.as_json)
+        return 0
+    _train(data, settings, out, console=console, as_json=line.as_json)
+    return 0
+
+
+def _name_of(words: Sequence[str]) -> str:
+    """Return a name for a model of this data, such as ``hh`` or ``my-run+chitchat``."""
+    return "+".join(dict.fromkeys(_name_of_one(Path(word)) for word in words))
+
+
+def _name_of_one(path: Path) -> str:
+    place = path.resolve() if path.exists() else path
+    name = place.name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return place.parent.name if name in SIDES and place.parent.name else name or "data"
+
+
+def _check_place(out: Path) -> None:
+    """Refuse, before anything is trained, a place where something else is."""
+    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out}: it is there already, and is no reward model; choose another folder")
+
+
+# ----- the data -----
+
+
+def _read(words: Sequence[str], settings: FitSettings) -> _Data:
+    from selfplay.reward_model.readers import read_data, without_overlap
+
+    loaded = read_data(words, settings)
+    train, held_out = split_examples(loaded.examples, held_out=settings.held_out, seed=settings.seed)
+    if not train:
+        raise UserError(f"{' '.join(words)}: nothing is left to train on; see held_out={settings.held_out:g}")
+    kept, overlap = without_overlap(train, held_out)
+    return _Data(
+        words=tuple(words),
+        train=tuple(train),
+        held_out=tuple(kept),
+        problems=loaded.problems,
+        overlap=tuple(overlap),
+        notes=loaded.notes,
+    )
+
+
+def _print_data(console: Console, data: _Data) -> None:
+    every = [*data.train, *data.held_out]
+    for (source, kind), count in Counter((example.source, example.kind) for example in every).items():
+        say_line(console, "data", f"{source or 'unknown'}: {plural(count, kind)}")
+    say_line(console, "split", f"{len(data.train):,} to train on, {len(data.held_out):,} held out")
+    for note in data.summary:
+        say_line(console, "note", note, style="yellow")
+    for what, lines in (("problem", data.problems), ("overlap", data.overlap)):
+        for text in lines[:MOST_SHOWN]:
+            say_line(console, what, text, style="yellow")
+        if len(lines) > MOST_SHOWN:
+            say_line(console, "", f"and {len(lines) - MOST_SHOWN} more like these", style="yellow")
+
+
+def _print_settings(settings: FitSettings, data: _Data, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"settings": settings.model_dump(mode="json"), "data": _data_to_json(data)}, indent=2))
+    else:
+        print(to_yaml(settings).rstrip())
+
+
+def _data_to_json(data: _Data) -> dict[str, Any]:
+    return {
+        "words": list(data.words),
+        "num_train": len(data.train),
+        "num_held_out": len(data.held_out),
+        "problems": list(data.problems),
+        "overlap": list(data.overlap),
+        "notes": list(data.notes),
+    }
+
+
+# ----- training -----
+
+
+def _train(data: _Data, settings: FitSettings, out: Path, *, console: Console, as_json: bool) -> None:
+    # Imported here, for --help must not wait for torch.
+    from selfplay.reward_model.fit import fit
+    from selfplay.reward_model.folder import save
+
+    _use_threads(settings.threads)
+    keep_vectors(settings)
+    reference = _reference(settings) if settings.reference else None
+    screen = FitScreen(console)
+    with screen.shown():
+        model = fit(
+            data.train, data.held_out, settings, reference=reference, say=screen.say, on_progress=screen.on_progress
+        )
+    screen.end()
+    report = report_on(model, data.held_out, data.train, cheap_heuristics(), seed=settings.seed)
+    record = report_to_json(report)
+    card = card_of(model.info, report, name=out.resolve().name, folder=str(out), data=data.words, notes=data.summary)
+    is_replaced = (out / RECORD).is_file()
+    save(model, out, more={"README.md": card.encode(), REPORT: json.dumps(record, indent=1).encode() + b"\n"})
+    if as_json:
+        print(json.dumps({"out": str(out), "data": _data_to_json(data), "report": record}))
+        return
+    print_report(console, report)
+    for text in _ending(out, is_replaced=is_replaced, has_twin=model.twin is not None, truncated=model.num_truncated):
+        console.print(Text(one_line(text)), soft_wrap=True)
+
+
+def keep_vectors(settings: FitSettings) -> None:
+    """Let the sentence encoder remember what it has read: members, twins and the report read the same texts."""
+    if settings.backbone == MINILM:
+        from selfplay.sentences import MINILM as ENCODER
+        from selfplay.sentences import encoder_of
+
+        encoder_of(ENCODER).make_room(REMEMBERED_TEXTS)
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _reference(settings: FitSettings) -> list[Dialog]:
+    """Return dialogs of the runs that are to score mean 0 and deviation 1, each trained role's view of each."""
+    dialogs = []
+    for name in settings.reference.split(","):
+        for conversation in RunReader(find_run(name, settings.runs)).conversations(with_tokens=False):
+            speakers = dict.fromkeys(turn.role for turn in conversation.turns)
+            trained = [role for role in speakers if role in conversation.players and conversation.players[role].trained]
+            if not has_failed(conversation):
+                dialogs += [dialog_of(conversation, role) for role in trained or speakers]
+    if not dialogs:
+        raise UserError(f"reference={settings.reference}: no conversation of these runs has a turn")
+    generator = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(DRAW_REFERENCE,)))
+    drawn = sorted(generator.permutation(len(dialogs))[:MOST_REFERENCE].tolist())
+    return [dialogs[number] for number in drawn]
+
+
+def _ending(out: Path, *, is_replaced: bool, has_twin: bool, truncated: int) -> Iterator[str]:
+    program = program_name()
+    if truncated:
+        yield f"{plural(truncated, 'dialog')} did not fit the model and lost old messages; max_tokens= is their limit"
+    yield f"{'replaced' if is_replaced else 'written'}: {out}{', its twin in it' if has_twin else ''}; next:"
+    yield f"  {program} train -r rm:{out}=0.5"
+    yield f"  {program} rescore RUN -r rm:{out}=1"
+    yield f"  {program} reward report {out}"

@@ -1,0 +1,74 @@
+"""Measures of judges whose bias is known, because it was put in."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from selfplay.judge.measures import agreement, length_bias, measure, measures_text, position_bias
+from selfplay.judge.pairs import PairVerdict
+from selfplay.reward_model.dialogs import Dialog, Message
+
+
+def words(num: int) -> Dialog:
+    return Dialog(
+        messages=(Message(text="one two three four", is_focus=False), Message(text="w " * num, is_focus=True))
+    )
+
+
+def verdict(first_order: float | None, second_order: float | None = None, probability: float = 0.5) -> PairVerdict:
+    return PairVerdict(probability_first=probability, principle="p", first_order=first_order, second_order=second_order)
+
+
+def test_position_bias_is_what_goes_beyond_one():
+    # .9 + .5 - 1 = .4, .6 + .4 - 1 = 0; the third was asked in one order only.
+    found = position_bias([verdict(0.9, 0.5), verdict(0.6, 0.4), verdict(0.9)])
+    assert (found.value, found.num) == (pytest.approx(0.2), 2)
+    assert found.low <= 0.2 <= found.high
+    assert position_bias([verdict(1.0, 1.0)] * 3).value == 1.0
+
+
+def test_interval_of_a_share_is_near_the_normal_one():
+    rng = np.random.default_rng(0)
+    gold = [1.0] * 400
+    right = (rng.random(400) < 0.7).astype(float).tolist()
+    found = agreement(right, gold)
+    half = 1.96 * math.sqrt(found.value * (1 - found.value) / 400)
+    assert found.low == pytest.approx(found.value - half, abs=0.01)
+    assert found.high == pytest.approx(found.value + half, abs=0.01)
+
+
+def test_agreement_counts_no_preference_half_and_leaves_unclear_gold_out():
+    found = agreement([0.8, 0.2, 0.5, 0.9], [1.0, 1.0, 0.0, 0.5])
+    assert (found.value, found.num) == (pytest.approx(0.5), 3)
+
+
+def test_length_bias_of_a_judge_that_counts_words():
+    pairs = [(words(2), words(9)), (words(8), words(3)), (words(4), words(4))]
+    found = length_bias(pairs, [0.2, 0.8, 0.9], gold=[0.0, 0.0, 1.0])
+    # Equal lengths tell nothing; by gold the longer one wins once of two.
+    assert (found.longer_preferred.value, found.longer_preferred.num) == (1.0, 2)
+    assert (found.base_rate.value, found.base_rate.num) == (0.5, 2)
+    assert found.correlation == pytest.approx(1.0)
+    assert length_bias(pairs, [0.2, 0.8, 0.9]).base_rate.num == 0
+
+
+def test_all_measures_come_together_and_pass_over_pairs_without_verdict():
+    pairs = [(words(2), words(9)), (words(5), words(3)), (words(4), words(1))]
+    verdicts = [verdict(0.6, 0.8, 0.4), None, verdict(0.7, 0.5, 0.6)]
+    found = measure(pairs, verdicts, gold=[0.0, 1.0, 1.0])
+    assert (found.num, found.num_without, found.num_clear) == (2, 1, 2)
+    assert found.position.value == pytest.approx((0.4 + 0.2) / 2)
+    # In the order given it says the first both times, and gold says the second, then the first.
+    assert (found.agreement.value, found.agreement_one_order.value) == (1.0, 0.5)
+    text = "\n".join(measures_text(found))
+    assert "2 pairs judged, 1 without a verdict" in text
+    assert "gold: agrees in 100%" in text
+    assert "with one order only 50%" in text
+
+
+def test_measures_of_nothing_are_null_in_json():
+    found = measure([], [])
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["agreement"]["value"] is None
+    assert measures_text(found)[0] == "0 pairs judged"

@@ -12,11 +12,12 @@ from reward_model_talks import dialog_of_texts, hidden_reward, judged_pairs, ran
 from selfplay.errors import UserError
 from selfplay.reward_model.examples import Example
 from selfplay.reward_model.fit import _bootstrap, _on_one_scale, _Plan, filled_in, fit
+from selfplay.reward_model.members import new_members
 from selfplay.reward_model.model import accuracy_of
 from selfplay.reward_model.normaliser import Normaliser, normaliser_of
 from selfplay.reward_model.scorer import value_of
 from selfplay.reward_model.settings import FitSettings
-from selfplay.reward_model.training import loss_of, values_of
+from selfplay.reward_model.training import Task, loss_of, train_member, values_of
 
 TALKS = judged_pairs(60, seed=1)
 QUICK = FitSettings(backbone="words", hidden=8, epochs=4)
@@ -114,27 +115,47 @@ def test_fit_reports_each_evaluation_and_every_20_steps():
     seen = []
     settings = QUICK.model_copy(update={"batch_size": 2, "ensemble": 1, "epochs": 1})
     fit_quietly(TALKS[:50], TALKS[50:], settings, on_progress=seen.append)
-    assert [(one.step, one.num_steps) for one in seen] == [(20, 25), (25, 25)]
-    assert seen[0].held_out_loss is None
-    assert seen[1].held_out_loss > 0
-    assert 0 <= seen[1].held_out_accuracy <= 1
+    # 8 of the 50 are set aside, so there are 21 batches of 2.
+    assert [(one.step, one.num_steps) for one in seen] == [(20, 21), (21, 21)]
+    assert seen[0].validation_loss is None
+    assert seen[1].validation_loss > 0
+    assert 0 <= seen[1].validation_accuracy <= 1
 
 
-def test_fit_stops_when_the_held_out_loss_no_longer_falls():
+def test_a_member_stops_when_the_validation_loss_no_longer_falls():
     steps = []
-    # Held out is the same with all labels turned round: the more is learnt, the worse.
+    # Set aside is the same with all labels turned round: the more is learnt, the worse.
     turned = [Example(dialogs=each.dialogs, kind="pair", targets=(1 - each.targets[0],)) for each in TALKS]
-    settings = QUICK.model_copy(update={"epochs": 50, "patience": 3, "ensemble": 1})
-    fit_quietly(TALKS, turned, settings, on_progress=lambda progress: steps.append(progress.epoch))
+    settings = filled_in(QUICK.model_copy(update={"epochs": 50, "patience": 3, "ensemble": 1}), "turn")
+    task = Task(
+        train=TALKS,
+        validation=turned,
+        settings=settings,
+        evaluations_per_epoch=1,
+        starts_trained=False,
+        on_progress=lambda progress: steps.append(progress.epoch),
+        is_twin=False,
+    )
+    [member] = new_members(settings, [1], scope="turn", say=lambda _: None)
+    member.sentences.remember([dialog for each in TALKS for dialog in each.dialogs], say=lambda _: None)
+    train_member(member, 0, task, np.random.default_rng(0))
     assert max(steps) <= 5
 
 
-def test_fit_keeps_the_state_with_the_best_held_out_accuracy():
+def test_fit_keeps_the_state_with_the_best_accuracy_on_what_it_set_aside():
     seen = []
     settings = QUICK.model_copy(update={"epochs": 12, "ensemble": 1})
     found = fit_quietly(TALKS[:40], TALKS[40:], settings, on_progress=seen.append)
-    assert found.info.accuracies == (max(one.held_out_accuracy for one in seen),)
-    assert found.info.accuracy == accuracy_of(found, TALKS[40:]) == found.info.accuracies[0]
+    assert found.info.validation_accuracies == (max(one.validation_accuracy for one in seen),)
+    assert found.info.accuracy == accuracy_of(found, TALKS[40:])
+
+
+def test_what_is_held_out_has_no_part_in_training():
+    turned = [Example(dialogs=each.dialogs, kind="pair", targets=(1 - each.targets[0],)) for each in TALKS[40:]]
+    dialogs = [random_dialog(np.random.default_rng(0))]
+    found, other = (fit_quietly(TALKS[:40], held_out, QUICK) for held_out in (TALKS[40:], turned))
+    assert found.values(dialogs) == other.values(dialogs)
+    assert found.info.accuracy != other.info.accuracy
 
 
 def test_fit_with_max_examples_takes_fewer_among_more():

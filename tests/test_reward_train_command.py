@@ -161,8 +161,8 @@ def progress(member: int, step: int, *, is_twin: bool = False) -> Progress:
         step=step,
         num_steps=9,
         train_loss=0.7,
-        held_out_loss=None,
-        held_out_accuracy=0.5,
+        validation_loss=None,
+        validation_accuracy=0.5,
         is_twin=is_twin,
     )
 

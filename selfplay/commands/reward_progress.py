@@ -86,8 +86,8 @@ def _cells(progress: Progress) -> tuple[str, ...]:
         f"{progress.epoch + 1}",
         f"{progress.step}/{progress.num_steps}",
         _number(progress.train_loss),
-        _number(progress.held_out_loss),
-        _per_cent(progress.held_out_accuracy),
+        _number(progress.validation_loss),
+        _per_cent(progress.validation_accuracy),
     )
 
 

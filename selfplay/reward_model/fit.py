@@ -160,7 +160,7 @@ def _fit_one(train: Sequence[Example], plan: _Plan, *, is_twin: bool) -> RewardM
     for number, member in enumerate(members):
         task = Task(
             train=_bootstrap(fitted, number, settings, is_twin=is_twin),
-            held_out=validation,
+            validation=validation,
             settings=settings,
             evaluations_per_epoch=1 if is_on_sentences(settings.backbone) else 2,
             starts_trained=bool(settings.start),
@@ -220,7 +220,7 @@ def _info(
         num_train=len(train),
         num_held_out=len(plan.held_out),
         sources=dict(sorted(Counter(example.source for example in train).items())),
-        accuracies=tuple(accuracies),
+        validation_accuracies=tuple(accuracies),
         tokenizer_hash=tokenizer_hash_of(members[0]),
         reference=f"{len(plan.reference)} {plan.reference_name}",
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

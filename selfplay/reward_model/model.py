@@ -46,7 +46,7 @@ class ModelInfo:
     num_held_out: int
     sources: Mapping[str, int] = field(default_factory=dict)  # who or what said it -> training examples
     accuracy: float | None = None  # of all members together on clear held-out pairs; None: there are none
-    accuracies: tuple[float | None, ...] = ()  # of each member
+    validation_accuracies: tuple[float | None, ...] = ()  # of each member, on what decided when it stops
     tokenizer_hash: str = ""  # of a language model
     reference: str = ""  # what scores mean 0 and deviation 1, in words
     created: str = ""  # UTC

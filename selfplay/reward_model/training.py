@@ -1,4 +1,4 @@
-"""One member of a reward model learns from examples, and stops when held-out ones no longer gain from it.
+"""One member of a reward model learns from examples, and stops when those set aside no longer gain from it.
 
 Legend: B dialogs, n focus messages of a dialog.
 """
@@ -39,8 +39,8 @@ class Progress:
     step: int  # updates made
     num_steps: int  # at most, of this member
     train_loss: float  # mean over the examples since the last report, in nats
-    held_out_loss: float | None  # at the last evaluation; None: there was none
-    held_out_accuracy: float | None  # of clear pairs; None: there are none
+    validation_loss: float | None  # at the last evaluation; None: there was none
+    validation_accuracy: float | None  # of clear pairs; None: there are none
     is_twin: bool = False  # of the model on the other half of the labels
 
 
@@ -49,7 +49,7 @@ class Task:
     """What a member is trained on, and how."""
 
     train: Sequence[Example]
-    held_out: Sequence[Example]
+    validation: Sequence[Example]  # decides when to stop and which state is kept
     settings: FitSettings  # automatic ones filled in
     evaluations_per_epoch: int
     starts_trained: bool  # what it starts from may be the best there is
@@ -59,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Standing:
-    """How the member did on the held-out examples."""
+    """How the member did on the validation examples."""
 
     loss: float
     accuracy: float | None
@@ -69,9 +69,9 @@ class _Standing:
 
 
 def train_member(scorer: Scorer, number: int, task: Task, rng: np.random.Generator) -> float | None:
-    """Train a member, leave it in its best state, and return that state's held-out accuracy.
+    """Train a member, leave it in its best state, and return that state's accuracy on the validation examples.
 
-    The best state has the greatest accuracy, of equal ones the least loss.  Without held-out examples it is the last.
+    The best state has the greatest accuracy, of equal ones the least loss.  Without validation examples it is the last.
     """
     training = _Training(scorer, number, task, rng)
     training.run()
@@ -90,7 +90,7 @@ class _Training:
             scorer.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self._num_steps, self._step = num_steps, 0
-        self._pairs = [pair for pair in pairs_of(task.held_out) if pair.is_clear]
+        self._pairs = [pair for pair in pairs_of(task.validation) if pair.is_clear]
         self._losses: list[float] = []  # since the last report
         self._best: _Standing | None = None
         self._best_state: Mapping[str, Tensor] = {}
@@ -142,19 +142,19 @@ class _Training:
         self._step += 1
 
     def _evaluate(self) -> bool:
-        """Try the member on the held-out examples; whether there are any."""
-        held_out = self._task.held_out
-        if not held_out:
+        """Try the member on the validation examples; whether there are any."""
+        validation = self._task.validation
+        if not validation:
             return False
         total = 0.0
         values: dict[tuple[Judged, Dialog], float] = {}
         with torch.no_grad():
-            for part in _parts(held_out, self._scorer, limit=SIZE_PER_PASS):
+            for part in _parts(validation, self._scorer, limit=SIZE_PER_PASS):
                 own = _values(self._scorer, part)
                 total += float(loss_of(part, own, self._task.settings))
                 for example, numbers in zip(part, own, strict=True):
                     values |= zip(((example.judged, each) for each in example.dialogs), numbers.tolist(), strict=True)
-        loss = total / len(held_out)
+        loss = total / len(validation)
         self._num_worse = 0 if loss < self._least_loss else self._num_worse + 1
         self._least_loss = min(loss, self._least_loss)
         self._newest = _Standing(loss=loss, accuracy=share_right(self._pairs, values))
@@ -171,8 +171,8 @@ class _Training:
                 step=self._step,
                 num_steps=self._num_steps,
                 train_loss=float(np.mean(self._losses)),
-                held_out_loss=None if newest is None else newest.loss,
-                held_out_accuracy=None if newest is None else newest.accuracy,
+                validation_loss=None if newest is None else newest.loss,
+                validation_accuracy=None if newest is None else newest.accuracy,
                 is_twin=self._task.is_twin,
             )
         )

@@ -14,12 +14,18 @@ from selfplay.function_reward import FunctionReward
 from selfplay.plugins import PluginSpec, build_plugin
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
+LINES = [
     line.partition("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
-    if re.match(r"python run\.py (play|train) ", line) and not re.search(r"from=|resume=|model=asks", line)
 ]
+COMMANDS = [
+    line
+    for line in LINES
+    if re.match(r"python run\.py (play|train|iterate)( |$)", line)
+    and not re.search(r"from=|resume=|model=asks|rm:", line)
+]
+WITH_A_MODEL = [line for line in LINES if re.match(r"python run\.py (play|train) .*rm:", line)]
 
 
 def example(folder: Path) -> Path:
@@ -66,6 +72,27 @@ def test_commands_are_found():
 def test_command_is_understood(command: str, capsys: pytest.CaptureFixture[str]):
     assert main([*shlex.split(command)[2:], "--dry-run"]) == 0
     assert "model:" in capsys.readouterr().out
+
+
+def test_pairs_become_a_reward_model_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    shown = README.split("## Learned rewards")[1].split("```json\n")[1].split("```")[0]
+    lines = [shown.replace("an egg", f"{number} eggs") for number in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
+    train = next(line for line in LINES if line.startswith("python run.py reward train pairs.jsonl"))
+    report = next(line for line in LINES if line.startswith("python run.py reward report"))
+    fast = ("backbone=words", "ensemble=1", "epochs=3", "hidden=0")
+    assert main([*shlex.split(train)[2:], *fast]) == 0
+    assert main(shlex.split(report)[2:]) == 0
+    assert "length alone" in capsys.readouterr().out
+    (tmp_path / "reward_models" / "helpful").rename(tmp_path / "reward_models" / "mine")
+    assert len(WITH_A_MODEL) >= 2
+    for command in WITH_A_MODEL:
+        words = shlex.split(command.replace("rm:helpful", "rm:mine"))[2:]
+        assert main([*words, "--dry-run"]) == 0
+        assert "rm:" in capsys.readouterr().out
 
 
 @pytest.mark.slow

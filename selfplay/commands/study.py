@@ -62,7 +62,7 @@ right on other people's chats, beside length alone and the best single reward.  
 `study overoptimise` pushes a policy to please reward models that learnt a known reward, by best-of-N and by training,
 and shows what that is worth: gold against proxy over KL.
 
-  few=50 many=800    labels that the two reward models learn from; label_noise=0.1: the share drawn blindly
+  few=100 many=1600  labels that the two reward models learn from; label_noise=0.1: the share drawn blindly
   gold.NAME=WEIGHT   a part of the known reward
   scenarios=48       held-out scenarios of the pool; candidates=32: conversations of each, the largest N
   points=4,8,12,18,24   updates after which the trained policies are measured; points=[]: nothing is trained

@@ -56,9 +56,18 @@ class PreferenceReward:
 
     def __post_init__(self) -> None:
         """Refuse what is no reward model before anything is played; nothing heavy is loaded."""
+        from selfplay.reward_model.folder import info_of
+
         if not math.isfinite(self.pessimism) or self.pessimism < 0:
             raise UserError(f"pessimism={self.pessimism} must be a number of at least 0")
-        _file(self.path)
+        folder = _file(self.path).parent
+        if self.pessimism and info_of(folder).num_members == 1:
+            raise UserError(
+                f"pessimism={self.pessimism:g}: {folder.name} has one member, and so no deviation to take off; "
+                "train one with ensemble=3"
+            )
+        # A run that goes on from another folder, or in another process, finds it all the same.
+        object.__setattr__(self, "path", str(folder))
 
     @property
     def file(self) -> Path:

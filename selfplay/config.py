@@ -127,7 +127,7 @@ class PlaySettings(Settings):
     best_of: int = Field(default=1, ge=1)  # candidates for each conversation, or turn; the best one stays
     by: str = ""  # the reward that says which is best, such as rm:FOLDER; "": the sum of `rewards`
     best_of_unit: Literal["conversation", "turn"] = "conversation"
-    # Reward -> its weight, or gate: what conversations are scored with.  None: those of `by`.
+    # Reward -> its weight, or gate: what conversations are scored with.  Empty: those of `by`.
     rewards: dict[str, float | Literal["gate"]] = {}
     runs: Annotated[Path, WRITTEN_PATH] = Path("runs")  # where run folders are looked up
 

@@ -150,6 +150,21 @@ def test_what_is_no_reward_model_is_refused_before_anything_is_played(path, mess
         PreferenceReward(path=path)
 
 
+def test_pessimism_without_an_ensemble_is_refused(tmp_path):
+    settings = FitSettings(backbone="words", ensemble=1, epochs=1)
+    save(fit(examples(4), examples(2), settings, say=lambda _: None), tmp_path / "alone")
+    with pytest.raises(UserError, match="alone has one member, and so no deviation to take off"):
+        PreferenceReward(path=str(tmp_path / "alone"), pessimism=1.0)
+
+
+def test_a_relative_path_is_kept_whole(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    reward = PreferenceReward(path="asks")
+    monkeypatch.chdir("/")
+    assert reward.path == str(folder.resolve())
+    assert reward.score([talk("hello", GOOD)])[0].values.shape == (2,)
+
+
 def test_negative_pessimism_is_refused(folder):
     with pytest.raises(UserError, match="pessimism=-1"):
         PreferenceReward(path=str(folder), pessimism=-1.0)

@@ -53,7 +53,7 @@ go with how witty, upbeat and interesting the chats were rated.  It needs pip in
   -r question=0.5    a reward and its weight, repeatable: a mix of your own, measured beside the presets' mixes
 
 `study human-preference` trains reward models on which of two such chats was rated higher, and says how often they are
-right on other people's chats, beside length alone and the best single reward.  It needs the same package.
+right on chats of other pairs of people, beside length alone and the best single reward.  It needs the same package.
 
   questions=witty,upbeat,interesting   what people were asked
   backbones=minilm   what the reward models are made of, as in `reward train DATA backbone=`

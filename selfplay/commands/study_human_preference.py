@@ -176,8 +176,9 @@ def preference_table(records: Sequence[Record], *, command: str) -> str:
 
 def _lines(records: Sequence[Record], command: str) -> Iterator[str]:
     yield f"Made by `{command}`."
-    yield "How often each prefers the chat that people rated higher, on chats of people whose chats were not trained on"
-    yield "(95% interval, resampling groups of pairs that share people or chats); a coin has 50%."
+    yield "How often each prefers the chat that people rated higher, on chats of pairs of people of whom no chat was"
+    yield "trained on (95% interval, resampling groups of pairs that share people or chats); a coin has 50%.  Single"
+    yield "people do stand on both sides, with other partners: nearly all who chatted are linked through somebody."
     yield ""
     header = ("question", "backbone", "seed", "pairs: train", "held out", "reward model", "length alone")
     yield _row([*header, "model minus it, points", "best heuristic", "model minus it, points"])

@@ -17,6 +17,7 @@ from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversation, Scores
 from selfplay.errors import UserError
 from selfplay.function_reward import reward
+from selfplay.function_reward import reward
 from selfplay.interfaces import Update
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
@@ -392,6 +393,22 @@ def test_a_model_that_is_a_run_keeps_the_step_it_meant(tmp_path):
     train(tmp_path / "first", "steps=2")
     train(tmp_path / "second", "steps=1", f"model={tmp_path / 'first'}")
     assert RunReader(tmp_path / "second").manifest["model"] == f"{tmp_path / 'first'}@2"
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_run_that_goes_on_from_an_adapter_plays_with_the_weights_that_it_learns(tmp_path, method):
+    letters = [WeightedReward(reward=reward(lambda turn: float(len(turn.text))), label="letters")]
+    far = "learner.learning_rate=0.05"
+    train(tmp_path / "first", "steps=2", "learner.method=lora", far, rewards=letters)
+    onward = [f"model={tmp_path / 'first'}@2", f"learner.method={method}", far]
+    train(tmp_path / "second", *onward, "steps=2", rewards=letters)
+    train(tmp_path / "third", *onward, "steps=1", rewards=letters)
+    resume(tmp_path / "third", *onward, "steps=2", rewards=letters).train()
+    for run in ("second", "third"):
+        gaps = [line["learn/sampler_gap_nats"] for line in metrics_of(tmp_path / run)]
+        assert len(gaps) == 2
+        # Adding the adapter to weights that hold it already puts the second step's far off.
+        assert max(gaps) < 1e-4
 
 
 def test_what_the_learner_warns_of_is_said_once(tmp_path):

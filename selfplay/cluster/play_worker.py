@@ -113,6 +113,18 @@ class PlayWorker:
             )
             yield Played(conversation=conversation, parts=parts)
 
+    def _weights_to_add_to(self, started: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the weights that adapters add to; where whole models come, a sample, for its device and type."""
+        plan = self._plan
+        if not plan.uses_adapters:
+            first = next(iter(started))
+            return {first: started[first].new_empty(0)}
+        if not plan.model.is_adapter:
+            return started
+        # A run that goes on from an adapter trains that very adapter: what it sends holds the first one already.
+        base = plan.model.load(device=plan.device, dtype=plan.dtype, merged=False).model.state_dict()
+        return {name: started[name] if started[name].equal(tensor) else tensor for name, tensor in base.items()}
+
     def _load_policy(self) -> None:
         from selfplay.generate.engine import TokenGenerator
 
@@ -130,9 +142,7 @@ class PlayWorker:
                 trained=policy == LEARNER,
                 sampling=plan.sampling,
             )
-        state = loaded.model.state_dict()
-        first = next(iter(state))
-        self._first_state = state if plan.uses_adapters else {first: state[first].new_empty(0)}
+        self._first_state = self._weights_to_add_to(loaded.model.state_dict())
         digest = tokenizer_hash(loaded)
         self.facts["tokenizers"] = {loaded.name: digest}
         self.tokenizers[digest] = tokenizer_description(loaded)

@@ -277,10 +277,11 @@ def _minilm(chosen: dict[str, Any]) -> dict[str, Any]:
         for n, pair in enumerate(_forks(chosen, num=chosen["pairs"]))
     ]
     train, held_out = split_examples(examples, held_out=0.2, seed=0)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     model = fit(train, held_out, FitSettings(), say=lambda line: None)
-    seconds = time.perf_counter() - start
-    return {"pairs": len(train), "seconds": seconds, "members": len(model.members), "accuracy": model.info.accuracy}
+    # Of all threads; where other programs run too, it says more than the time on the wall.
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
+    return {"pairs": len(train), **took, "members": len(model.members), "accuracy": model.info.accuracy}
 
 
 def _is_first_better(pair: tuple[Dialog, Dialog]) -> bool:

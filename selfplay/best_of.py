@@ -52,6 +52,7 @@ class Choice:
     values: tuple[float, ...]  # [N]; NaN: it failed, or said nothing
     chosen: int
     turn: int | None = None  # which turn was chosen; None: the whole conversation
+    num_tokens: int = 0  # that all candidates said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +63,11 @@ class Chosen:
     choice: Choice
 
 
-def choose(values: Sequence[float], *, turn: int | None = None) -> Choice:
+def choose(values: Sequence[float], *, turn: int | None = None, num_tokens: int = 0) -> Choice:
     """Return the highest of the values, the first of equal ones; NaN is below all, and infinities count as NaN."""
     comparable = [value if math.isfinite(value) else WORST for value in values]
     known = tuple(value if math.isfinite(value) else math.nan for value in values)
-    return Choice(values=known, chosen=comparable.index(max(comparable)), turn=turn)
+    return Choice(values=known, chosen=comparable.index(max(comparable)), turn=turn, num_tokens=num_tokens)
 
 
 # ----- what conversations are worth -----
@@ -76,6 +77,8 @@ def conversation_values(conversations: Sequence[Conversation], rewards: Sequence
     """Return each conversation's weighted reward, the mean over the turns that anything was said of; NaN: it failed.
 
     Where language models and others fill the roles, only the turns of the models count: the others were not drawn.
+    A mean, not a conversation's sum, for candidates differ in length: a sum would choose long ones if most turns are
+    worth something, and short ones if most cost something.
     Raises UserError if a reward fails.
     """
     return [mean_reward(one) for one in _scored(conversations, rewards)]
@@ -124,8 +127,13 @@ def match_of(candidate: str) -> str:
     return candidate.rpartition(MARK)[0]
 
 
-def best_conversations(conversations: Iterable[Conversation], *, n: int, rank: Rank) -> Iterator[Chosen]:
-    """Yield the best of each match's candidates as soon as all of them have ended; a failed one is never preferred."""
+def best_conversations(
+    conversations: Iterable[Conversation], *, n: int, rank: Rank, num_past: int = 0
+) -> Iterator[Chosen]:
+    """Yield the best of each match's candidates as soon as all of them have ended; a failed one is never preferred.
+
+    num_past: turns at the beginning that no candidate said.
+    """
     waiting: dict[str, dict[int, Conversation]] = {}
     for conversation in conversations:
         id = match_of(conversation.id)
@@ -133,15 +141,16 @@ def best_conversations(conversations: Iterable[Conversation], *, n: int, rank: R
         mine[int(conversation.id.removeprefix(id + MARK))] = conversation
         if len(mine) == n:
             del waiting[id]
-            yield _best(id, [mine[number] for number in range(n)], rank)
+            yield _best(id, [mine[number] for number in range(n)], rank, num_past)
 
 
-def _best(id: str, candidates: Sequence[Conversation], rank: Rank) -> Chosen:
+def _best(id: str, candidates: Sequence[Conversation], rank: Rank, num_past: int) -> Chosen:
     whole = [number for number, one in enumerate(candidates) if not has_failed(one)]
     values = np.full(len(candidates), math.nan)
     if whole:
         values[whole] = rank([candidates[number] for number in whole])
-    choice = choose(values.tolist())
+    num_tokens = sum(len(turn.said) for one in candidates for turn in one.turns[num_past:])
+    choice = choose(values.tolist(), num_tokens=num_tokens)
     return Chosen(conversation=replace(candidates[choice.chosen], id=id), choice=choice)
 
 
@@ -243,7 +252,8 @@ class BestOfTurns:
 
     def _keep(self, slate: _Slate, values: Sequence[float]) -> Completion:
         request = slate.request
-        choice = choose(values, turn=request.conversation.num_turns)
+        num_tokens = sum(len(completion.said) for completion in slate.found.values())
+        choice = choose(values, turn=request.conversation.num_turns, num_tokens=num_tokens)
         best = slate.found[choice.chosen]
         del self._slates[request.stream]
         self._close_candidates(request.stream)

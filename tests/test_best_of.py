@@ -13,6 +13,7 @@ from envs.chitchat import ChitChat
 from rewards import QuestionMarks
 from selfplay.best_of import (
     BestOfTurns,
+    Choice,
     best_conversations,
     candidates_of,
     choose,
@@ -21,6 +22,7 @@ from selfplay.best_of import (
     with_best_turns,
 )
 from selfplay.commands import main
+from selfplay.commands.play_tally import Tally
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError
 from selfplay.interfaces import Completion, Request
@@ -135,6 +137,20 @@ def test_candidates_open_with_all_that_the_stream_holds():
     wrapped.submit(replace(request, tokens=np.array([3], dtype=np.int32)))
     assert first.request.tokens.tolist() == [1, 2]
     assert [asked.tokens.tolist() for asked in generator.asked[2:]] == [[1, 2, *first.said.tolist(), 3]] * 2
+
+
+def test_choice_counts_the_tokens_of_all_candidates():
+    choices: list[Choice] = []
+    played(CountingGenerator(), n=4, num=1, notes=lambda _, choice: choices.append(choice))
+    assert [choice.num_tokens for choice in choices] == [4, 4]  # each says one token
+    said = [
+        replace(turn, said=np.zeros(size, dtype=np.int32))
+        for turn, size in zip(conversation("x", "1", "2", "3").turns, (5, 2, 1), strict=True)
+    ]
+    drawn = [replace(conversation(f"a~{k}", "1"), turns=tuple(said[: k + 2])) for k in range(2)]
+    # The first turn was there before: 2 and 2 + 1 tokens are new.
+    found = next(best_conversations(drawn, n=2, rank=last_number, num_past=1))
+    assert found.choice.num_tokens == 5
 
 
 def test_failed_and_empty_candidates_are_never_preferred():
@@ -261,6 +277,11 @@ def test_play_best_of_keeps_the_best_conversation_and_what_the_others_were_worth
     for id, kept in zip(sorted(notes), marks_a_turn(tmp_path / "best"), strict=True):
         known = [value for value in notes[id]["values"] if value is not None]
         assert notes[id]["values"][notes[id]["chosen"]] == max(known) == pytest.approx(kept, abs=1e-4)
+    worth = [value for note in notes.values() for value in note["values"]]
+    kept = [note["values"][note["chosen"]] for note in notes.values()]
+    values = f"{np.mean(kept):.2f} of those kept, {np.mean(worth):.2f} of all candidates"
+    assert f"mean reward a turn by question_marks: {values}" in said
+    assert "; 2 kept of 8 candidates, " in said
     record = next(iter(reader.records()))
     assert [part["name"] for part in record["rewards"]["parts"]][:1] == ["question_marks"]
     assert reader.manifest["best_of"]["kl_bound_nats"] == pytest.approx(0.636294, abs=1e-6)
@@ -270,7 +291,9 @@ def test_play_best_of_one_turn_at_a_time_is_repeated_by_its_configuration(tmp_pa
     monkeypatch.chdir(tmp_path)
     words = ["best_of=3", "best_of_unit=turn", "-r", "question_marks=1"]
     assert main(["play", *TINY, "out=first", *words]) == 0
-    assert "at most 0.432 nats a turn" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at most 0.432 nats a turn" in said
+    assert "; 6 turns kept of 18 candidates, " in said
     assert main(["play", "config=first/config.yaml", "out=second"]) == 0
     said = [
         [[t.said.tolist() for t in c.turns] for c in RunReader(tmp_path / run).conversations(with_tokens=True)]
@@ -278,6 +301,42 @@ def test_play_best_of_one_turn_at_a_time_is_repeated_by_its_configuration(tmp_pa
     ]
     assert said[0] == said[1]
     assert {note["turn"] for note in notes_of(tmp_path / "first")} == {0, 1, 2}
+
+
+def test_chat_that_is_shown_ends_with_its_reward_and_what_it_was_chosen_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["play", *TINY, "out=best", "best_of=3", "by=question_marks"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["show", "best", "000000-g00-0"]) == 0
+    stored = " ".join(capsys.readouterr().out.split())
+    ending = " ".join(shown.split())
+    note = next(note["data"] for note in notes_of(tmp_path / "best") if note["conversation"] == "000000-g00-0")
+    values = ", ".join(f"{value:.2f}" for value in note["values"])
+    best = f"the best of 3 by question_marks: {max(note['values']):.2f} a turn, chosen from {values}"
+    reward = stored[stored.rindex("reward host") : stored.index(best)]
+    assert f"{reward}{best}" in ending
+    assert f"{reward}{best}" in stored
+
+
+def test_rate_and_means_count_the_candidates_that_did_not_stay():
+    tally = Tally(by="question")
+    said = tuple(replace(turn, said=np.zeros(4, dtype=np.int32)) for turn in conversation("a", "x", "y").turns)
+    for values, chosen in (((0.5, -0.25, math.nan), 0), ((1.0, 1.5, 0.25), 1)):
+        choice = Choice(values=values, chosen=chosen, num_tokens=20)
+        tally.add(replace(conversation("a"), turns=said), num_past=0, seconds=4.0, choices=[choice])
+    # 40 tokens in 4 s; kept (0.5 + 1.5) / 2, candidates (0.5 - 0.25 + 1 + 1.5 + 0.25) / 5
+    first, second = tally.lines()
+    assert "4 turns, 16 tokens said; 2 kept of 6 candidates, 40 tokens sampled in 4.0 s (10 tokens/s)" in first
+    assert second == (
+        "mean reward a turn by question: 1.00 of those kept, 0.60 of the 5 candidates that could be ranked"
+    )
+    assert tally.as_json()["best_of"] == {
+        "kept": 2,
+        "candidates": 6,
+        "sampled_tokens": 40,
+        "mean_reward_kept": 1.0,
+        "mean_reward_candidates": 0.6,
+    }
 
 
 def test_candidate_that_was_chosen_goes_on_alone_as_it_was_stored(tmp_path, monkeypatch, capsys):
@@ -293,6 +352,8 @@ def test_candidate_that_was_chosen_goes_on_alone_as_it_was_stored(tmp_path, monk
     [
         (["best_of=4"], "say which reward chooses"),
         (["by=question"], "best_of=1 leaves nothing to choose from"),
+        # Not that there is no such reward model: it would not be asked.
+        (["by=rm:x"], "by=rm:x: best_of=1 leaves nothing to choose from"),
         (["best_of=4", "by=question", "players.guest=human"], "with a person say best_of_unit=turn"),
         (["best_of=4", "by=question", "sampling.temperature=0"], "all candidates would be the same"),
         (["best_of=4", "by=qestion"], "question"),

@@ -282,6 +282,20 @@ def test_show_prints_annotations_of_the_conversation_and_of_its_turns(runs, caps
     assert json.loads(answer(capsys, show, "scored", "--json"))["annotations"][0]["data"] == {"kl_per_token": 0.039}
 
 
+def test_show_says_in_words_what_the_best_was_chosen_from(runs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    with RunWriter.create("runs/best", {}, "") as writer:
+        writer.append(conversation(0))
+        data = {"chosen": 2, "of": 4, "by": "rm:x", "values": [-0.3, 0.1, 0.52, None]}
+        writer.annotate(conversation(0).id, by="play", kind="best_of", data=data)
+        writer.annotate(conversation(0).id, by="play", kind="best_of", data=data, turn=1)
+        writer.annotate(conversation(0).id, by="play", kind="best_of", data={**data, "chosen": 9}, turn=1)
+    lines = answer(capsys, show, "best").splitlines()
+    assert lines[-1] == "the best of 4 by rm:x: 0.52 a turn, chosen from -0.30, 0.10, 0.52, -"
+    assert "  the best of 4 by rm:x: 0.52, chosen from -0.30, 0.10, 0.52, -" in lines
+    assert any(line.startswith("  play, best_of: chosen: 9") for line in lines)
+
+
 def test_show_says_which_reward_failed(runs, capsys):
     one = replace(conversation(0, outcome=Outcome(status="failed", reason="reward_error")), error="reward_error: x")
     scored = ScoredConversation(conversation=one, rewards=np.full(2, np.nan, dtype=np.float32))

@@ -17,7 +17,6 @@ from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversation, Scores
 from selfplay.errors import UserError
 from selfplay.function_reward import reward
-from selfplay.function_reward import reward
 from selfplay.interfaces import Update
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader

@@ -39,6 +39,7 @@ from selfplay import models
 from selfplay.cluster.learner_host import LearnerHost, RewardTerms
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.play_worker import Played, PlayPlan, PlayWorker
+from selfplay.cluster.ray_environment import start_here
 from selfplay.cluster.resources import Ask, Layout, check_room, lay_out
 from selfplay.dealing import blocks
 from selfplay.dialog import Conversation, ScoredConversation
@@ -564,7 +565,7 @@ def _connect(settings: TrainSettings, say: Callable[[str], None]) -> bool:
     with _own_signals():
         if not address:
             say("starting Ray on this machine")
-            ray.init(num_cpus=models.num_cores(), include_dashboard=False, **QUIET)
+            start_here(lambda: ray.init(num_cpus=models.num_cores(), include_dashboard=False, **QUIET))
         else:
             _join(address, say)
     return True

@@ -1,8 +1,13 @@
-"""What Ray reads from the environment as it is imported; no ray in here."""
+"""What Ray reads from the environment as it is imported, and how its start may fail; no ray in here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+from selfplay.errors import UserError
+
+__all__ = ["prepare_ray", "start_here"]
 
 
 def prepare_ray(address: str) -> None:
@@ -12,3 +17,16 @@ def prepare_ray(address: str) -> None:
     if not address:
         # What Ray does by default on one machine, said so that it need not tell the user.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def start_here(start: Callable[[], object]) -> None:
+    """Start Ray on this machine.  Raises UserError, one sentence, if it does not come up."""
+    try:
+        start()
+    except Exception as error:  # Ray raises nothing more exact where its own processes are too slow or die
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[0].partition(". ")[0].rstrip(".")
+        raise UserError(
+            f"Ray could not be started on this machine ({reason}); a busy machine is often the cause: try again, or "
+            "run everything in one process with cluster=local"
+        ) from error

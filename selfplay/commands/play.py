@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from selfplay import models
 from selfplay.commands.building import build_env
-from selfplay.commands.play_scoring import Scoring, scoring_of, with_rewards
+from selfplay.commands.play_scoring import Kept, Scoring, scoring_of, with_rewards
+from selfplay.commands.play_tally import Tally
 from selfplay.commands.replay import Stored, check_same, find_stored
+from selfplay.commands.rewards_text import ending_lines
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
-from selfplay.commands.terminal import share as per_cent
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PlaySettings, complete_spec, resolve, sampling_of, to_yaml
 from selfplay.dialog import Conversation
@@ -51,8 +51,9 @@ Let two copies of a language model talk to each other, show the first conversati
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   from=RUN/ID turn=K       go on from a stored conversation, before its turn K, with its settings; another seed=
                            goes on differently; --dry-run shows the settings
-  best_of=8 by=rm:FOLDER   play eight candidates for each conversation and keep the one that a reward likes best;
-                           best_of_unit=turn: eight for each turn of a model, so that a person may be the partner
+  best_of=8 by=rm:FOLDER   play eight candidates for each conversation and keep the one that a reward likes best, by
+                           its mean over the turns (a sum, as `ls` shows, would go by length); best_of_unit=turn:
+                           eight for each turn of a model, so that a person may be the partner
   -r question=0.5          a reward and its weight, repeatable: the conversations are stored with their scores, and
                            without by= the sum says which candidate is best
   engine.device=auto       also dtype, threads, max_batch, concurrency
@@ -169,7 +170,8 @@ class _Session:
         }
         console = open_console(is_stderr=self.line.as_json)
         writer = self._create_writer(manifest)
-        folder, tally = writer.folder, _Tally()
+        folder = writer.folder
+        tally = Tally(by=self.scoring.by, unit=self.scoring.unit)
         _interrupt_when_terminated()
         try:
             with writer:
@@ -233,7 +235,7 @@ class _Session:
             write=lambda text: console.print(Text(printable(text), style="italic")),
         )
 
-    def _play(self, table: PlayerTable, writer: RunWriter, tally: _Tally, watched: _Watched) -> None:
+    def _play(self, table: PlayerTable, writer: RunWriter, tally: Tally, watched: _Watched) -> None:
         scoring = self.scoring
         has_human = watched.has_human = HUMAN in self.assigned.values()
         first = next(self.matches)
@@ -250,20 +252,23 @@ class _Session:
             # Which of several will stay is not known while they are played.
             on_turn=None if scoring.is_of_conversations else watched.show_turn,
         )
-        for played in scoring.conversations(conversations):
-            conversation = scoring.store(played, writer)
+        num_past = len(first.turns)
+        for played in scoring.conversations(conversations, num_past=num_past):
+            kept = scoring.store(played, writer)
             if scoring.is_of_conversations:
-                watched.show_turns(conversation)
-            tally.add(conversation, num_past=len(first.turns), seconds=time.perf_counter() - started)
-            watched.show_end(conversation)
+                watched.show_turns(kept.conversation)
+            seconds = time.perf_counter() - started
+            tally.add(kept.conversation, num_past=num_past, seconds=seconds, choices=kept.choices)
+            watched.show_end(kept)
             watched.show_progress(tally, self.settings.conversations)
 
-    def _report(self, tally: _Tally, folder: Path, console: Console) -> None:
+    def _report(self, tally: Tally, folder: Path, console: Console) -> None:
         if self.line.as_json:
             print(json.dumps({"run": str(folder), **tally.as_json()}))
             return
         console.print()
-        console.print(Text(tally.line()))
+        for text in tally.lines():
+            console.print(Text(text))
         if tally.failed:
             console.print(Text(f"{tally.failed} failed; the first: {one_line(tally.first_error)}", style="red"))
         if tally.silent:
@@ -288,52 +293,6 @@ def _interrupt_when_terminated() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What was played, counted as it ends."""
-
-    conversations: int = 0
-    turns: int = 0
-    cut: int = 0
-    said: int = 0
-    failed: int = 0
-    first_error: str = ""
-    silent: int = 0  # cut by a limit before a word was said
-    over: int = 0  # replays of conversations that had ended already
-    seconds: float = 0.0
-
-    def add(self, conversation: Conversation, *, num_past: int, seconds: float) -> None:
-        """Count a conversation's turns but for its first `num_past`, which were stored before."""
-        new = conversation.turns[num_past:]
-        self.seconds = seconds
-        self.conversations += 1
-        self.turns += len(new)
-        self.cut += sum(turn.is_cut for turn in new)
-        self.said += sum(len(turn.said) for turn in new)
-        if not new and conversation.outcome is not None:
-            self.silent += conversation.outcome.status == "truncated"
-            self.over += conversation.outcome.status == "terminated"
-        if conversation.error is not None:
-            self.failed += 1
-            self.first_error = self.first_error or conversation.error
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "conversations": self.conversations,
-            "turns": self.turns,
-            "cut_turns": self.cut,
-            "said_tokens": self.said,
-            "failed": self.failed,
-            "seconds": round(self.seconds, 3),
-        }
-
-    def line(self) -> str:
-        rate = f" ({self.said / self.seconds:.0f} tokens/s)" if self.said and self.seconds else ""
-        counted = f"{plural(self.conversations, 'conversation')}, {plural(self.turns, 'turn')}, {self.said} tokens said"
-        cut = f"{per_cent(self.cut, self.turns)} of the turns were cut by a limit" if self.turns else "nobody spoke"
-        return f"{counted} in {self.seconds:.1f} s{rate}; {cut}"
 
 
 class _Watched:
@@ -372,7 +331,7 @@ class _Watched:
         for number in range(1, conversation.num_turns + 1):
             self.show_turn(replace(conversation, turns=conversation.turns[:number]))
 
-    def show_progress(self, tally: _Tally, num_matches: int) -> None:
+    def show_progress(self, tally: Tally, num_matches: int) -> None:
         """Say how far it is, now and then, once the watched conversation is over."""
         now = time.perf_counter()
         if (
@@ -383,12 +342,15 @@ class _Watched:
         ):
             return
         self._said = now
-        rate = tally.said / tally.seconds
-        self._console.print(_dim(f"{tally.conversations} of {num_matches} conversations finished, {rate:.0f} tokens/s"))
+        finished = f"{tally.conversations} of {num_matches} conversations finished"
+        self._console.print(_dim(f"{finished}, {tally.tokens_per_second:.0f} tokens/s"))
 
-    def show_end(self, conversation: Conversation) -> None:
-        if self._is_watched(conversation):
-            print_ending(self._console, conversation)
+    def show_end(self, kept: Kept) -> None:
+        if not self._is_watched(kept.conversation):
+            return
+        print_ending(self._console, kept.conversation)
+        for text in ending_lines(kept.record):
+            self._console.print(text)
 
     def _is_watched(self, conversation: Conversation) -> bool:
         return not self._is_quiet and (self.has_human or conversation.id == self.first_id)

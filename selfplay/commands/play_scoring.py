@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 from selfplay.best_of import (
     Choice,
@@ -25,15 +25,25 @@ from selfplay.play import Match
 from selfplay.players import HUMAN, Player
 from selfplay.records_json import plain_json
 from selfplay.reward_model.info import find
+from selfplay.rewards_json import rewards_to_json
 from selfplay.score import WeightedReward, prepare, score
 from selfplay.store import RunWriter
 from selfplay.train_settings import GATE
 
-__all__ = ["Scoring", "scoring_of", "with_rewards"]
+__all__ = ["Kept", "Scoring", "scoring_of", "with_rewards"]
 
 Weights = Mapping[str, float | Literal["gate"]]  # by name, as -r has it
 
 KIND, BY = "best_of", "play"  # of the annotations that hold what the candidates were worth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A conversation as it was stored."""
+
+    conversation: Conversation
+    choices: Sequence[Choice]  # of it, or of its turns; empty: there was nothing to choose
+    record: Mapping[str, Any]  # its rewards and annotations, as its transcript record has them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,8 +78,11 @@ class Scoring:
         """Return what choosing does to the policy, one line; empty: nothing is chosen."""
         if self.n == 1:
             return ""
-        each = "" if self.unit == "conversation" else " a turn"
-        return f"best of {self.n} by {self.by}: KL(best-of-{self.n} || policy) is at most {self._kl():.3f} nats{each}"
+        bound = f"KL(best-of-{self.n} || policy) is at most {self._kl():.3f} nats"
+        said = f"best of {self.n} by {self.by}: {bound}"
+        if self.unit == "turn":
+            return f"{said} a turn"
+        return f"{said}; the one with the highest mean reward a turn is kept, however long it is"
 
     def prepare(self) -> None:
         """Load what the rewards need."""
@@ -92,25 +105,33 @@ class Scoring:
         rank = partial(turn_values, rewards=self.ranking)
         return with_best_turns(players, n=self.n, rank=rank, on_choice=self._note)
 
-    def conversations(self, played: Iterator[Conversation]) -> Iterator[Conversation]:
-        """Yield the conversations that stay, of those that were played."""
+    def conversations(self, played: Iterator[Conversation], *, num_past: int) -> Iterator[Conversation]:
+        """Yield the conversations that stay, of those that were played.
+
+        num_past: turns at their beginning that were stored before.
+        """
         if not self.is_of_conversations:
             yield from played
             return
         rank = partial(conversation_values, rewards=self.ranking)
-        for chosen in best_conversations(played, n=self.n, rank=rank):
+        for chosen in best_conversations(played, n=self.n, rank=rank, num_past=num_past):
             self._note(chosen.conversation.id, chosen.choice)
             yield chosen.conversation
 
-    def store(self, conversation: Conversation, writer: RunWriter) -> Conversation:
-        """Store a conversation with its rewards and what it was chosen from; return it as it was stored."""
+    def store(self, conversation: Conversation, writer: RunWriter) -> Kept:
+        """Store a conversation with its rewards and what it was chosen from."""
         scored = score([conversation], self.recorded)[0] if self.recorded else None
         stored = conversation if scored is None else scored.conversation
-        writer.append(stored, scored, terms={weighted.name: weighted.term for weighted in self.recorded})
-        for choice in self._choices.pop(conversation.id, ()):
+        terms = {weighted.name: weighted.term for weighted in self.recorded}
+        writer.append(stored, scored, terms=terms)
+        choices = self._choices.pop(conversation.id, [])
+        annotations = []
+        for choice in choices:
             data = plain_json({"chosen": choice.chosen, "of": self.n, "by": self.by, "values": choice.values})
             writer.annotate(conversation.id, by=BY, kind=KIND, data=data, turn=choice.turn)
-        return stored
+            annotations.append({"by": BY, "kind": KIND, "data": data, "turn": choice.turn})
+        rewards = None if scored is None else rewards_to_json(scored, terms=terms)
+        return Kept(conversation=stored, choices=choices, record={"rewards": rewards, "annotations": annotations})
 
     def _note(self, id: str, choice: Choice) -> None:
         self._choices.setdefault(id, []).append(choice)
@@ -124,8 +145,10 @@ class Scoring:
 def with_rewards(settings: PlaySettings, given: Sequence[str]) -> PlaySettings:
     """Return the settings with the rewards of `-r` instead of their own, and reward models by their whole paths.
 
-    Raises UserError for what is no weight, mix or reward model.
+    Raises UserError for what is no weight, mix or reward model, and for something that chooses where nothing is chosen.
     """
+    if settings.by and settings.best_of == 1:
+        raise UserError(f"by={settings.by}: best_of=1 leaves nothing to choose from; try best_of=8 by={settings.by}")
     chosen_rewards({}, given)
     pairs = [word.rpartition("=") for word in given]
     weights: dict[str, float | Literal["gate"]] = {
@@ -167,8 +190,6 @@ def _words_of(by: str, ranking: Sequence[WeightedReward]) -> str:
 def _check_choice(settings: PlaySettings, assigned: Mapping[str, str], ranking: Sequence[WeightedReward]) -> None:
     n = settings.best_of
     if n == 1:
-        if settings.by:
-            raise UserError(f"by={settings.by}: best_of=1 leaves nothing to choose from; try best_of=8")
         return
     if not ranking:
         raise UserError(f"best_of={n}: say which reward chooses, such as by=rm:FOLDER or by=question")

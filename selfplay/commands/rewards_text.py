@@ -69,13 +69,26 @@ def _part(part: Record) -> str:
 
 def _annotations(record: Record, turn: int | None) -> list[Text]:
     found = [annotation for annotation in record.get("annotations", ()) if annotation.get("turn") == turn]
-    return [
-        Text(
-            one_line(f"{annotation.get('by')}, {annotation.get('kind')}: ") + _facts(annotation),
-            style="dim",
-        )
-        for annotation in found
-    ]
+    return [Text(_choice(annotation) or _said_by(annotation), style="dim") for annotation in found]
+
+
+def _said_by(annotation: Record) -> str:
+    return one_line(f"{annotation.get('by')}, {annotation.get('kind')}: ") + _facts(annotation)
+
+
+def _choice(annotation: Record) -> str:
+    """Return what candidates were worth in words; empty: that is not what the annotation holds."""
+    data = annotation["data"]
+    values, chosen = data.get("values"), data.get("chosen")
+    if annotation.get("kind") != "best_of" or not isinstance(values, list) or not isinstance(chosen, int):
+        return ""
+    if not 0 <= chosen < len(values) or not all(value is None or isinstance(value, int | float) for value in values):
+        return ""
+    # Of a conversation it is the mean over its turns; its rewards above are sums.
+    each = "" if isinstance(annotation.get("turn"), int) or values[chosen] is None else " a turn"
+    worth = ", ".join(map(_number, values))
+    best = f"the best of {len(values)} by {data.get('by')}: {_number(values[chosen])}{each}"
+    return one_line(f"{best}, chosen from {worth}")
 
 
 def _facts(annotation: Record) -> str:

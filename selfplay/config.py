@@ -113,6 +113,7 @@ class PlaySettings(Settings):
 
     seed: int = Field(default=0, ge=0)  # every draw derives from it
     conversations: int = Field(default=4, ge=1)  # how many to play
+    group_size: int = Field(default=1, ge=1)  # conversations on each scenario; with several they can be compared
     out: Annotated[Path | None, WRITTEN_PATH] = None  # run folder; None: runs/<env>-<model>-<mmdd-HHMMSS>
     model: str = Field(default="smollm2-135m", min_length=1)  # a named model, a local Hugging Face folder, or a hub id
     players: dict[str, str] = {}  # role -> "policy", a model, "scripted", "human"; absent: "policy"

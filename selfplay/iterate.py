@@ -3,12 +3,12 @@
 A folder of it::
 
     iterate.json config.yaml  which stages are done, and what they are done with
-    rounds/0/talk             a run: what the newest policy says on training scenarios, and preferences.jsonl about it
-    rounds/0/labels.json      how many labels, and what was measured of whoever gave them
-    rounds/0/rm               the reward model, with the one of the other half of the labels in rm/twin
-    rounds/0/refit.json       how well it knows the newest labels, before and after it was fitted to some of them
-    rounds/0/train            a training run
-    rounds/0/evaluation.json  what training changed, on held-out scenarios
+    rounds/1/talk             a run: what the newest policy says on training scenarios, and preferences.jsonl about it
+    rounds/1/labels.json      how many labels, and what was measured of whoever gave them
+    rounds/1/rm               the reward model, its card and report; that of the other half of the labels in rm/twin
+    rounds/1/refit.json       how well it knows the newest labels, before and after it was fitted to some of them
+    rounds/1/train            a training run
+    rounds/1/evaluation.json  what training changed, on held-out scenarios
     table.md                  a line a round, rewritten after each
 
 What is there is not made again.  An interrupted training run goes on from its checkpoint, and labelling from its last
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import filelock
 
-from selfplay import checkpoint
+from selfplay import checkpoint, models
 from selfplay.config import to_yaml
 from selfplay.dialog import id_order
 from selfplay.errors import UserError
@@ -51,11 +51,12 @@ from selfplay.whole_files import write_whole
 
 if TYPE_CHECKING:
     from selfplay.label_by import AutoLabeller, OnProgress
+    from selfplay.reward_model.baselines import Heuristic
     from selfplay.reward_model.fit import Progress
 
 __all__ = ["ITERATE", "ITERATE_SCHEMA", "Iteration", "Tools", "is_iteration"]
 
-ITERATE, ITERATE_SCHEMA = "iterate.json", "selfplay.iterate/1"
+ITERATE, ITERATE_SCHEMA = "iterate.json", "selfplay.iterate/2"
 CONFIG, TABLE = "config.yaml", "table.md"
 
 Say = Callable[[str], None]
@@ -69,6 +70,8 @@ class Tools:
     gold: Mapping[str, RewardSpec]  # what the reward model stands in for; empty: nobody knows
     build_rewards: Callable[[Mapping[str, RewardSpec]], list[WeightedReward]]
     make_labeller: Callable[[int], AutoLabeller]  # seed -> who says what is better
+    heuristics: Callable[[], Mapping[str, Heuristic]]  # simple rewards that a reward model is compared with
+    begin: Callable[[], None]  # the folder is this process's own, and nothing is done yet
     train: Callable[[TrainingRun], Result]  # to its end, or until somebody interrupts: raises KeyboardInterrupt
     report: Callable[[], None]  # a round is over: writes the table
     say: Say
@@ -93,6 +96,7 @@ class Iteration:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self._claim()
+            self.tools.begin()
             for number in range(self.settings.rounds):
                 self._run_round(Round(folder=self.folder, number=number))
                 self.tools.report()
@@ -101,7 +105,7 @@ class Iteration:
         for stage in get_args(Stage):
             if place.has(stage):
                 continue
-            self.tools.say(f"round {place.number + 1} of {self.settings.rounds}: {self._what(stage)}")
+            self.tools.say(f"round {place.ordinal} of {self.settings.rounds}: {self._what(stage)}")
             started = time.perf_counter()
             self._do(stage, place)
             self._note(place, stage, seconds=time.perf_counter() - started)
@@ -111,6 +115,8 @@ class Iteration:
         from selfplay.iterate_feedback import label, refit
         from selfplay.iterate_measure import measure
 
+        # Of this process: a stage may begin in one where nothing else has set them.
+        models.use_threads(self.settings.engine.threads)
         does: Mapping[Stage, Callable[[], None]] = {
             "talk": lambda: self._talk(place),
             "label": lambda: label(place, self.settings, tools=self.tools),
@@ -240,16 +246,27 @@ class Iteration:
             lock.release()
 
     def _claim(self) -> None:
-        if not (self.folder / ITERATE).exists():
-            if (self.folder / "rounds").exists():
-                raise UserError(f"out={self.folder}: it holds rounds of something else; choose another folder")
+        if (self.folder / ITERATE).exists():
+            self._stages()
+        elif (self.folder / "rounds").exists():
+            raise UserError(f"out={self.folder}: it holds rounds of something else; choose another folder")
+        else:
             self._write([])
         write_whole(self.folder / CONFIG, to_yaml(self.settings).encode("utf-8", "backslashreplace"))
 
     def _note(self, place: Round, stage: Stage, *, seconds: float) -> None:
-        stages = json.loads((self.folder / ITERATE).read_text(encoding="utf-8"))["stages"]
-        done = {"round": place.number, "stage": stage, "at": now(), "seconds": round(seconds, 1)}
-        self._write([*stages, done])
+        done = {"round": place.ordinal, "stage": stage, "at": now(), "seconds": round(seconds, 1)}
+        self._write([*self._stages(), done])
+
+    def _stages(self) -> list[dict[str, Any]]:
+        """Return what is recorded as done.  Raises UserError if another version of this program recorded it."""
+        record = json.loads((self.folder / ITERATE).read_text(encoding="utf-8"))
+        if record.get("schema") != ITERATE_SCHEMA:
+            raise UserError(
+                f"{self.folder / ITERATE} has the schema {record.get('schema')!r}, and this version goes on with "
+                f"{ITERATE_SCHEMA} only; choose another folder"
+            )
+        return list(record["stages"])
 
     def _write(self, stages: list[dict[str, Any]]) -> None:
         record = {"schema": ITERATE_SCHEMA, "command": self.command, "stages": stages}

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from selfplay.errors import UserError
-from selfplay.iterate_rounds import Round, read_result, write_result
+from selfplay import models
+from selfplay.iterate_rounds import NothingToLearnError, Round, read_result, write_result
 from selfplay.iterate_settings import JUDGE, IterateSettings, fit_settings, seed_of
-from selfplay.label_by import AutoLabeller, LabelSummary, label_run
+from selfplay.iterate_table import doubt_of
+from selfplay.label_by import AutoLabeller, LabelSummary, is_mostly_ties, label_run, labels_text
 from selfplay.pair_sampling import Sampling, dialogs_of, key_of_preference, sample_pairs
 from selfplay.preferences import read_preferences
 from selfplay.rescore import stored_conversations
 from selfplay.reward_model.accuracy import Share, measured_accuracy
+from selfplay.reward_model.card import card_of
 from selfplay.reward_model.dialogs import Dialog, dialog_of
 from selfplay.reward_model.examples import Example, split_examples
 from selfplay.reward_model.fit import fit
 from selfplay.reward_model.folder import load, save
 from selfplay.reward_model.model import RewardModel
 from selfplay.reward_model.readers import run_examples
+from selfplay.reward_model.report import report_on, report_to_json
 from selfplay.run_reader import RunReader
 
 if TYPE_CHECKING:
     from selfplay.iterate import Tools
 
 __all__ = ["label", "refit"]
+
+CARD, REPORT = "README.md", "report.json"  # of a reward model's folder, where `reward report` looks
 
 
 # ----- labels -----
@@ -54,12 +60,14 @@ def label(place: Round, settings: IterateSettings, *, tools: Tools) -> None:
             f"labels={settings.labels}: there are {num_before + num_new}, for there are no more pairs on one scenario; "
             "a larger talk_conversations or talk_group gives more"
         )
+    num_ties = sum(one.choice == "tie" for one in mine)
+    _say_ties(len(mine), num_ties, settings, tools)
     write_result(
         place.labels,
         {
             "by": labeller.by,
             "num": len(mine),
-            "num_ties": sum(one.choice == "tie" for one in mine),
+            "num_ties": num_ties,
             "num_skipped": num_skipped,
             "sampler": mine[-1].sampler if mine else "",
             "judge": measures,
@@ -75,6 +83,17 @@ def _labelled_before(place: Round, settings: IterateSettings, labeller: AutoLabe
     conversations = [one.conversation for one in stored_conversations(RunReader(place.talk), with_tokens=False)]
     exclude = {key_of_preference(one) for one in before}
     return len(before), bool(sample_pairs(conversations, n=1, sampling=Sampling(unit=settings.unit), exclude=exclude))
+
+
+def _say_ties(num: int, num_ties: int, settings: IterateSettings, tools: Tools) -> None:
+    tools.say(f"  {labels_text(num, num_ties)}")
+    if is_mostly_ties(num, num_ties):
+        advice = (
+            "the judge rarely prefers one; try another model, judge.model="
+            if settings.by == JUDGE
+            else "gold rarely differs between two conversations; try another gold, or a larger talk_group"
+        )
+        tools.say(f"  over half of the labels are ties: {advice}")
 
 
 def _measures(summary: LabelSummary, settings: IterateSettings, tools: Tools) -> dict[str, Any] | None:
@@ -118,7 +137,7 @@ def _sampling(place: Round, settings: IterateSettings) -> Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Labels:
-    """A round's labels, parted once and for all."""
+    """Labels of one round or several, parted once and for all."""
 
     train: Sequence[Example]
     held_out: Sequence[Example]
@@ -135,40 +154,68 @@ def refit(place: Round, settings: IterateSettings, *, tools: Tools) -> None:
         before = measured_accuracy(load(place.previous().newest_rm(settings)), newest.held_out)
     after = twin = None
     if place.number == 0 or settings.rm.refit == "refreshed":
-        model = _fit(place, settings, tools)
-        save(model, place.rm)
+        labels = _labels_so_far(place, settings)
+        model = _fit(labels, place, settings, tools)
+        save(model, place.rm, more=_described(model, labels, place, tools))
         after = measured_accuracy(model, newest.held_out)
         twin = None if model.twin is None else measured_accuracy(model.twin, newest.held_out)
-    write_result(
-        place.refit,
-        {
-            "num_train": len(newest.train),
-            "num_held_out": len(newest.held_out),
-            "before": _share_to_json(before),
-            "after": _share_to_json(after),
-            "twin_after": _share_to_json(twin),
-        },
-    )
+    found = {
+        "num_train": len(newest.train),
+        "num_held_out": len(newest.held_out),
+        "before": _share_to_json(before),
+        "after": _share_to_json(after),
+        "twin_after": _share_to_json(twin),
+    }
+    doubt = doubt_of(found)
+    if doubt:
+        tools.say(f"  the reward model may know nothing: {doubt}")
+    write_result(place.refit, found)
 
 
-def _fit(place: Round, settings: IterateSettings, tools: Tools) -> RewardModel:
-    parted = [_labels_of(one, settings) for one in place.so_far()]
-    train = [example for labels in parted for example in labels.train]
-    held_out = [example for labels in parted for example in labels.held_out]
-    if all(example.targets == (0.5,) for example in train):
-        raise UserError(
-            f"none of {len(train)} labels prefers one conversation to another, so nothing can be learnt from them; "
-            "ask for more labels, or for a reward of which the first policy shows something"
+def _fit(labels: _Labels, place: Round, settings: IterateSettings, tools: Tools) -> RewardModel:
+    if all(example.targets == (0.5,) for example in labels.train):
+        raise NothingToLearnError(
+            f"none of {len(labels.train)} labels prefers one conversation to another, so nothing can be learnt from "
+            "them; start in another folder with more labels, or a reward of which the first policy shows something"
         )
+    wanted = fit_settings(settings, number=place.number)
+    models.use_threads(wanted.threads)
     with tools.fitting() as on_progress:
         return fit(
-            train,
-            held_out,
-            fit_settings(settings, number=place.number),
+            labels.train,
+            labels.held_out,
+            wanted,
             reference=_reference(place),
             say=tools.say,
             on_progress=on_progress,
         )
+
+
+def _described(model: RewardModel, labels: _Labels, place: Round, tools: Tools) -> dict[str, bytes]:
+    """Return the card and the report that `reward train` would write too."""
+    seed = model.info.settings.seed
+    report = report_on(model, labels.held_out, labels.train, tools.heuristics(), seed=seed)
+    by = read_result(place.labels)["by"]
+    card = card_of(
+        model.info,
+        report,
+        name=place.rm.name,
+        folder=str(place.rm),
+        data=[str(one.talk) for one in place.so_far()],
+        notes=[
+            f"labels by {by}, of {place.ordinal} round{'s' if place.number else ''} of `iterate`",
+            "the other half of the labels to train on is the twin's",
+        ],
+    )
+    return {CARD: card.encode(), REPORT: json.dumps(report_to_json(report), indent=1).encode() + b"\n"}
+
+
+def _labels_so_far(place: Round, settings: IterateSettings) -> _Labels:
+    parted = [_labels_of(one, settings) for one in place.so_far()]
+    return _Labels(
+        train=[example for labels in parted for example in labels.train],
+        held_out=[example for labels in parted for example in labels.held_out],
+    )
 
 
 def _labels_of(place: Round, settings: IterateSettings) -> _Labels:

@@ -53,7 +53,7 @@ def measure(place: Round, settings: IterateSettings, *, tools: Tools) -> None:
     write_result(
         place.evaluation,
         {
-            "round": place.number,
+            "round": place.ordinal,
             "version": evaluated_version(place.train),
             "kl_from_start": kl if math.isfinite(kl) else None,
             "has_gold": bool(tools.gold),

@@ -14,10 +14,14 @@ from selfplay.run_reader import RunReader
 from selfplay.training_run import evaluated_version
 from selfplay.whole_files import reason, write_whole
 
-__all__ = ["Round", "Stage", "read_result", "write_result"]
+__all__ = ["NothingToLearnError", "Round", "Stage", "read_result", "write_result"]
 
 Stage = Literal["talk", "label", "refit", "train", "measure"]  # in this order
 RESULT_SCHEMA = "selfplay.iterate_round/1"
+
+
+class NothingToLearnError(UserError):
+    """A round's labels are all ties; going on with the same settings would end here again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +29,17 @@ class Round:
     """One round's place in the folder."""
 
     folder: Path  # of all rounds
-    number: int  # from 0
+    number: int  # from 0; seeds are drawn with it
+
+    @property
+    def ordinal(self) -> int:
+        """Its number as people count, from 1: of folders, files and all that is shown."""
+        return self.number + 1
 
     @property
     def place(self) -> Path:
         """Where its results lie."""
-        return self.folder / "rounds" / str(self.number)
+        return self.folder / "rounds" / str(self.ordinal)
 
     @property
     def talk(self) -> Path:

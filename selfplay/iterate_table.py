@@ -14,7 +14,16 @@ from selfplay.iterate_measure import KL
 from selfplay.iterate_rounds import Round, read_result
 from selfplay.iterate_settings import RM, TWIN, IterateSettings
 
-__all__ = ["RoundResult", "iterate_report", "read_rounds", "round_to_json", "rows_of"]
+__all__ = [
+    "COLUMNS",
+    "RoundResult",
+    "doubt_of",
+    "iterate_report",
+    "read_rounds",
+    "remarks_on",
+    "round_to_json",
+    "rows_of",
+]
 
 GOLD_ROW = "reward/total"
 COLUMNS = (
@@ -32,13 +41,16 @@ COLUMNS = (
     "words a turn",
     "minutes",
 )
+FEWEST_CLEAR = 20  # held-out labels that prefer one; fewer say nothing of a reward model
+CHANCE = 0.5  # share of right answers of a coin
+IN_DOUBT = " (?)"  # behind an accuracy that a coin may have too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundResult:
     """One finished round."""
 
-    number: int  # from 0
+    number: int  # from 1, as people count
     labels: Mapping[str, Any]  # as labels.json has it
     refit: Mapping[str, Any]  # as refit.json has it
     comparison: Comparison  # before and after the round's training; likelihood and KL under the first policy of all
@@ -55,14 +67,14 @@ def read_rounds(folder: Path, *, rounds: int) -> list[RoundResult]:
     """Return the rounds that are over.  Raises UserError for a damaged result."""
     seconds = _seconds(folder)
     places = [Round(folder=folder, number=number) for number in range(rounds)]
-    return [_read(place, seconds.get(place.number, 0.0)) for place in places if place.has("measure")]
+    return [_read(place, seconds.get(place.ordinal, 0.0)) for place in places if place.has("measure")]
 
 
 def _read(place: Round, seconds: float) -> RoundResult:
     evaluation = read_result(place.evaluation)
     kl = evaluation["kl_from_start"]
     return RoundResult(
-        number=place.number,
+        number=place.ordinal,
         labels=read_result(place.labels),
         refit=read_result(place.refit),
         comparison=comparison_from_json(evaluation["comparison"]),
@@ -88,11 +100,14 @@ def rows_of(results: Sequence[RoundResult]) -> list[list[str]]:
 def _row(result: RoundResult) -> list[str]:
     rm, twin = result.row(f"reward/{RM}"), result.row(f"reward/{TWIN}")
     kl, distinct, words = (result.row(name) for name in (KL, "play/distinct_2", "play/words_per_turn"))
+    before, after = (_share(result.refit[name]) for name in ("before", "after"))
+    mark = IN_DOUBT if doubt_of(result.refit) else ""
+    is_frozen = result.refit["after"] is None
     return [
-        str(result.number + 1),
-        str(result.labels["num"]),
-        _share(result.refit["before"]),
-        _share(result.refit["after"]),
+        str(result.number),
+        _labels(result.labels),
+        before + (mark if is_frozen else ""),
+        after + ("" if is_frozen else mark),
         _change(rm),
         _change(twin),
         _gap(rm, twin),
@@ -103,6 +118,38 @@ def _row(result: RoundResult) -> list[str]:
         _change(words, digits=1),
         f"{result.seconds / 60:.1f}",
     ]
+
+
+def doubt_of(refit: Mapping[str, Any]) -> str:
+    """Return why the reward model that a round trains against may know nothing; "": it knows something.
+
+    refit: what came of fitting.  Where nothing was fitted, the old reward model is the one.
+    """
+    share = refit["after"] or refit["before"]
+    num = 0 if share is None else share["num_pairs"]
+    if num < FEWEST_CLEAR:
+        return f"only {num} held-out label{' is' if num == 1 else 's are'} no tie, and it takes {FEWEST_CLEAR} to tell"
+    if share["low"] is not None and share["low"] > CHANCE:
+        return ""
+    return f"right on {_share(share)} held-out labels, and a coin would be on {CHANCE:.2f}"
+
+
+def remarks_on(results: Sequence[RoundResult]) -> list[str]:
+    """Return what a reader of the table must not miss: doubtful reward models, and what the judges are like."""
+    doubts = [(result.number, doubt_of(result.refit)) for result in results]
+    said = [
+        f"{IN_DOUBT.strip()} round {number}: the reward model may know nothing: {why}" for number, why in doubts if why
+    ]
+    return said + [line for result in results for line in _judge_lines(result)]
+
+
+def _judge_lines(result: RoundResult) -> list[str]:
+    record = result.labels.get("judge")
+    if record is None:
+        return []
+    from selfplay.judge.measures import Measures, measures_text
+
+    return [f"the judge, round {result.number}: {'; '.join(measures_text(Measures.from_json(record)))}"]
 
 
 def iterate_report(results: Sequence[RoundResult], settings: IterateSettings, *, command: str) -> str:
@@ -122,10 +169,16 @@ def iterate_report(results: Sequence[RoundResult], settings: IterateSettings, *,
         "An arrow goes from before the round's training to after it, on held-out scenarios; behind gold, in brackets, "
         "the 95% interval of the change.",
         "",
+        *(_remarks(results)),
         *(_other_rewards(results, also) if also else ()),
         *(f"- {note}" for note in _notes(settings)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _remarks(results: Sequence[RoundResult]) -> list[str]:
+    remarks = remarks_on(results)
+    return [*(f"- {remark}" for remark in remarks), ""] if remarks else []
 
 
 def _start(settings: IterateSettings) -> str:
@@ -134,6 +187,7 @@ def _start(settings: IterateSettings) -> str:
 
 def _notes(settings: IterateSettings) -> list[str]:
     return [
+        "labels: those of this round; a tie prefers neither, and teaches little",
         "accuracy: of the reward model on labels of this round that it never saw, before and after it was fitted to "
         "the others; in brackets the 95% interval over scenarios, then the number of clear pairs",
         "proxy: what the policy is trained on, the reward model's number a turn, in deviations from the first round's "
@@ -155,7 +209,7 @@ def _other_rewards(results: Sequence[RoundResult], names: Sequence[str]) -> list
     rows = [
         _line(
             [
-                str(result.number + 1),
+                str(result.number),
                 *(_change(result.row(f"reward/{name}"), digits=3, has_interval=True) for name in names),
             ]
         )
@@ -170,7 +224,10 @@ def round_to_json(result: RoundResult) -> dict[str, Any]:
     return {
         "round": result.number,
         "labels": result.labels["num"],
+        "ties": result.labels["num_ties"],
+        "judge": result.labels.get("judge"),
         "accuracy": {"before": result.refit["before"], "after": result.refit["after"]},
+        "doubt": doubt_of(result.refit) or None,
         "proxy": _to_json(rm),
         "twin": _to_json(twin),
         "gap": {side: _finite(_gap_of(rm, twin, side)) for side in ("base", "trained")},
@@ -197,6 +254,11 @@ def _finite(value: float) -> float | None:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _labels(labels: Mapping[str, Any]) -> str:
+    num, num_ties = labels["num"], labels["num_ties"]
+    return f"{num} ({num_ties} tie{'' if num_ties == 1 else 's'})" if num_ties else str(num)
 
 
 def _share(share: Mapping[str, Any] | None) -> str:

@@ -35,7 +35,9 @@ __all__ = [
     "OnProgress",
     "PairToLabel",
     "Splits",
+    "is_mostly_ties",
     "label_run",
+    "labels_text",
 ]
 
 Splits = Literal["train", "held_out", "all"]
@@ -261,6 +263,7 @@ class LabelSummary:
     num_skipped: int  # pairs of which nothing was said
     num_wanted: int  # that were asked for; fewer pairs: there were no more
     num_before: int  # labels of the same labeller that the run had before
+    num_clear_before: int  # of these, the ones that prefer one
 
     @property
     def num_labels(self) -> int:
@@ -271,6 +274,11 @@ class LabelSummary:
     def num_ties(self) -> int:
         """Labels that prefer neither."""
         return sum(one.label.choice == "tie" for one in self.labelled)
+
+    @property
+    def has_clear(self) -> bool:
+        """Whether any of the labeller's labels of the run prefers one."""
+        return self.num_clear_before > 0 or self.num_ties < self.num_labels
 
 
 def label_run(
@@ -310,7 +318,19 @@ def label_run(
         num_skipped=len(pairs) - len(found),
         num_wanted=n,
         num_before=len(before),
+        num_clear_before=sum(one.choice != "tie" for one in before),
     )
+
+
+def labels_text(num: int, num_ties: int) -> str:
+    """Return how many labels there are, and how many of them prefer neither: ``800 labels, 312 of them ties``."""
+    what = "1 label" if num == 1 else f"{num} labels"
+    return f"{what}, {num_ties} of them {'a tie' if num_ties == 1 else 'ties'}" if num_ties else what
+
+
+def is_mostly_ties(num: int, num_ties: int) -> bool:
+    """Whether over half of the labels prefer neither, so that little can be learnt from them."""
+    return 2 * num_ties > num
 
 
 def _conversations(folder: Path, split: Splits, *, with_tokens: bool) -> list[Conversation]:
@@ -339,7 +359,7 @@ def _why_no_pair(folder: Path, by: str, sampling: Sampling, *, num_before: int) 
             "several conversations on each scenario"
         )
     return (
-        f"no two conversations of run {folder} are on one scenario and differ; train with group_size=2 or "
+        f"no two conversations of run {folder} are on one scenario and differ; play or train with group_size=2 or "
         "more, which plays so many on each"
     )
 

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from selfplay.commands.building import build_env, build_rewards
 from selfplay.config import resolve
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference
-from selfplay.iterate import Iteration, Tools
+from selfplay.iterate import ITERATE_SCHEMA, Iteration, Tools
 from selfplay.iterate_rounds import Round, read_result, write_result
 from selfplay.iterate_settings import IterateSettings, fit_settings, preset_source, seed_of, train_settings
-from selfplay.iterate_table import RoundResult, iterate_report, round_to_json, rows_of
+from selfplay.iterate_table import RoundResult, iterate_report, remarks_on, round_to_json, rows_of
 from selfplay.label_by import AutoLabel, GoldLabeller
 from selfplay.pair_sampling import key_of_preference
 from selfplay.preferences import read_preferences
@@ -66,6 +66,7 @@ class Shop:
     """Makes tools whose training and labelling can be interrupted."""
 
     settings: IterateSettings
+    gold: str = "own_length"
     stops_training_after: int | None = None  # updates
     stops_labelling_after: int | None = None  # blocks of pairs
     said: list[str] = field(default_factory=list)
@@ -76,6 +77,8 @@ class Shop:
             gold=GOLD,
             build_rewards=build_rewards,
             make_labeller=self.labeller,
+            heuristics=dict,
+            begin=lambda: None,
             train=self.train,
             report=lambda: None,
             say=self.said.append,
@@ -84,7 +87,7 @@ class Shop:
         )
 
     def labeller(self, seed: int) -> GoldLabeller:
-        gold = GoldLabeller(build_rewards(GOLD), name="own_length", seed=seed)
+        gold = GoldLabeller(build_rewards({self.gold: RewardSpec()}), name=self.gold, seed=seed)
         if self.stops_labelling_after is not None:
             label, left = gold.label, self.stops_labelling_after
 
@@ -183,7 +186,7 @@ def test_settings_of_a_round_are_valid_for_train(tmp_path):
 
 
 def test_every_stage_of_two_rounds_leaves_its_result(two_rounds):
-    assert stages_of(two_rounds) == both(0, 1)
+    assert stages_of(two_rounds) == both(1, 2)
     for number in range(2):
         place = Round(folder=two_rounds, number=number)
         assert all(place.has(stage) for stage in STAGES)
@@ -208,7 +211,7 @@ def test_the_reward_model_alone_is_trained_on_and_gold_is_measured(two_rounds):
     config = yaml.safe_load((Round(folder=two_rounds, number=1).train / "config.yaml").read_text())
     weights = {name: spec["weight"] for name, spec in config["rewards"].items()}
     assert weights == {"rm": 1.0, "own_length": 0.0, "question_marks": 0.0}
-    assert config["rewards"]["rm"]["name"] == f"rm:{(two_rounds / 'rounds/1/rm').resolve()}"
+    assert config["rewards"]["rm"]["name"] == f"rm:{(two_rounds / 'rounds/2/rm').resolve()}"
 
 
 def test_the_old_reward_model_is_measured_before_the_new_one_on_the_same_labels(two_rounds):
@@ -218,18 +221,30 @@ def test_the_old_reward_model_is_measured_before_the_new_one_on_the_same_labels(
 
 
 def test_labels_once_held_out_are_never_trained_on(two_rounds):
-    first, second = (held_out_of(two_rounds / f"rounds/{number}/rm") for number in range(2))
+    first, second = (held_out_of(two_rounds / f"rounds/{number}/rm") for number in (1, 2))
     assert first == second[: len(first)]
-    sizes = [read_result(two_rounds / f"rounds/{number}/refit.json") for number in range(2)]
-    record = json.loads((two_rounds / "rounds/1/rm/reward_model.json").read_text())
-    twin = json.loads((two_rounds / "rounds/1/rm/twin/reward_model.json").read_text())
+    sizes = [read_result(two_rounds / f"rounds/{number}/refit.json") for number in (1, 2)]
+    record = json.loads((two_rounds / "rounds/2/rm/reward_model.json").read_text())
+    twin = json.loads((two_rounds / "rounds/2/rm/twin/reward_model.json").read_text())
     # Both halves together are the labels of both rounds, without those that are held out.
     assert record["num_train"] + twin["num_train"] == sum(size["num_train"] for size in sizes)
     assert len(second) == sum(size["num_held_out"] for size in sizes)
 
 
+def test_a_rounds_reward_model_has_a_card_and_a_report_with_baselines(two_rounds, capsys):
+    assert main(["reward", "report", str(two_rounds / "rounds/2/rm"), "--json"]) == 0
+    asked = json.loads(capsys.readouterr().out)
+    stored = json.loads((two_rounds / "rounds/2/rm/report.json").read_text())
+    # The baselines were chosen on what the rounds trained on, not on what is held out.
+    assert asked["choice"] == stored["choice"]
+    assert stored["choice"]["chosen_on"].endswith("training pairs")
+    assert [one["name"] for one in asked["baselines"]] == [one["name"] for one in stored["baselines"]]
+    card = (two_rounds / "rounds/2/rm/README.md").read_text()
+    assert "labels by gold:own_length, of 2 rounds of `iterate`" in card
+
+
 def test_distance_from_the_first_policy_is_the_rounds_own_in_the_first_round_alone(two_rounds):
-    found = [json.loads((two_rounds / f"rounds/{number}/evaluation.json").read_text()) for number in range(2)]
+    found = [json.loads((two_rounds / f"rounds/{number}/evaluation.json").read_text()) for number in (1, 2)]
     kls = [one["comparison"]["metrics"]["kl/per_token_nats"]["trained"] for one in found]
     # Two programs measure it: the learner its own reference, and `measure` the first policy, loaded anew.
     assert kls[0] == pytest.approx(found[0]["kl_from_start"], abs=1e-5)
@@ -257,7 +272,7 @@ def test_what_is_done_is_not_done_again_and_more_rounds_go_on(two_rounds, capsys
     before = {path: path.stat().st_mtime_ns for path in two_rounds.rglob("*.json*") if path.name != "config.yaml"}
     assert main(["iterate", f"resume={two_rounds}", "--json"]) == 0
     rounds = json.loads(capsys.readouterr().out)["rounds"]
-    assert [one["round"] for one in rounds] == [0, 1]
+    assert [one["round"] for one in rounds] == [1, 2]
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -269,7 +284,7 @@ def test_an_interrupted_training_run_goes_on_from_its_checkpoint(tmp_path):
     assert not place.has("train")
     Shop(shop.settings).iteration(tmp_path).run()
     assert [again["version"] for again in RunReader(place.train).manifest["resumed"]] == [1]
-    assert stages_of(tmp_path) == [f"0 {stage}" for stage in STAGES]
+    assert stages_of(tmp_path) == [f"1 {stage}" for stage in STAGES]
 
 
 def test_interrupted_labelling_goes_on_without_asking_of_a_pair_twice(tmp_path):
@@ -290,7 +305,7 @@ def test_talk_that_was_interrupted_is_done_anew(tmp_path):
     place = Round(folder=tmp_path, number=0)
     place.talk.mkdir(parents=True)
     (place.talk / "leftover").write_text("x")
-    (tmp_path / "iterate.json").write_text(json.dumps({"schema": "selfplay.iterate/1", "stages": []}))
+    (tmp_path / "iterate.json").write_text(json.dumps({"schema": ITERATE_SCHEMA, "stages": []}))
     Shop(settings).iteration(tmp_path).run()
     assert not (place.talk / "leftover").exists()
     assert len(RunReader(place.talk).ids()) == 24
@@ -305,9 +320,41 @@ def test_fewer_pairs_than_labels_wanted_is_said_and_good_enough(tmp_path):
     assert any("there are no more pairs" in text for text in shop.said)
 
 
-def test_two_processes_never_share_a_folder(tmp_path):
-    with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process works on these"):
+def test_two_processes_never_share_a_folder(two_rounds, capsys):
+    with filelock.FileLock(two_rounds / ".lock"):
+        assert main(["iterate", f"resume={two_rounds}"]) == 2
+    output = capsys.readouterr()
+    assert "another process works on these rounds" in output.err
+    assert output.out == ""
+
+
+def test_labels_that_are_all_ties_end_the_rounds_without_advice_to_go_on(tmp_path, capsys):
+    words = [word for word in SMALL if not word.startswith("by=")]
+    (tmp_path / "flat.py").write_text("def flat(turn):\n    return 0.0\n")
+    assert main(["iterate", "preset=tiny", *words, f"by=gold:{tmp_path}/flat.py:flat", f"out={tmp_path / 'own'}"]) == 2
+    output = capsys.readouterr()
+    assert "labels prefers one conversation to another, so nothing can be learnt" in output.err
+    assert "24 labels, 24 of them ties" in output.out
+    assert "go on:" not in output.out
+
+
+def test_a_stage_that_fails_is_gone_on_with_only_where_the_call_came_further(tmp_path, capsys):
+    words = [word for word in SMALL if not word.startswith("by=")]
+    (tmp_path / "broken.py").write_text("def broken(turn):\n    raise ValueError('no')\n")
+    own = tmp_path / "own"
+    assert main(["iterate", "preset=tiny", *words, f"by=gold:{tmp_path}/broken.py:broken", f"out={own}"]) == 2
+    assert f"iterate resume={own}" in capsys.readouterr().out
+    assert main(["iterate", f"resume={own}"]) == 2
+    output = capsys.readouterr()
+    assert "could score none" in output.err
+    assert "go on:" not in output.out
+
+
+def test_rounds_that_another_version_recorded_are_left_alone(tmp_path):
+    (tmp_path / "iterate.json").write_text(json.dumps({"schema": "selfplay.iterate/1", "stages": []}))
+    with pytest.raises(UserError, match="and this version goes on with"):
         Shop(settings_of()).iteration(tmp_path).run()
+    assert not (tmp_path / "rounds").exists()
 
 
 # ----- arms -----
@@ -332,7 +379,7 @@ def test_every_round_can_train_the_first_policy_anew_on_what_the_newest_says(tmp
     Shop(settings).iteration(tmp_path).run()
     second = Round(folder=tmp_path, number=1)
     assert RunReader(second.train).manifest["model"] == "tiny:2"
-    assert RunReader(second.talk).manifest["model"].endswith("rounds/0/train@2")
+    assert RunReader(second.talk).manifest["model"].endswith("rounds/1/train@2")
     samplers = [read_result(Round(folder=tmp_path, number=number).labels)["sampler"] for number in range(2)]
     assert samplers == ["uniform-same-scenario", "disagreement-2x"]
 
@@ -348,7 +395,9 @@ def test_a_judge_labels_softly_and_is_measured(tmp_path, capsys):
     assert read_result(place.labels)["judge"]["num"] == len(labels)
     said = capsys.readouterr().out
     assert "looks like the model of the policy" in said
-    assert "length: the longer one is preferred" in said
+    assert "  length: " in said
+    assert f"the judge, round 1: {len(labels)} pairs judged; position: over both orders" in said
+    assert "- the judge, round 1: " in (tmp_path / "judged" / "table.md").read_text()
     assert read_result(place.evaluation)["has_gold"] is False
 
 
@@ -369,7 +418,11 @@ def test_dry_run_prints_settings_that_give_the_same_again(tmp_path, capsys):
     ("words", "problem"),
     [
         (["resume=nowhere"], "resume=nowhere: there are no rounds in this folder"),
-        (["by=gold:questoin"], "questoin"),
+        (["by=gold:questoin"], "by=gold:questoin: there is no reward 'questoin'; did you mean question? (`"),
+        (["-r", "qxzzy=1"], "-r qxzzy: there is no reward 'qxzzy' (`"),
+        (["-r", "rm:nowhere=1"], "-r rm:nowhere: there is no reward model 'nowhere'"),
+        (["by=gold:mix:vhlr"], "by=gold:mix:vhlr: there is no mix 'vhlr'"),
+        (["rewards.qestion=1"], "there is no reward 'qestion'; did you mean question?"),
         (["by=judge", "judge.model=no-such"], "judge.model=no-such"),
         (["preset=tinny"], "did you mean tiny"),
         (["rm=new"], "rm.refit"),
@@ -395,10 +448,10 @@ def test_rounds_that_go_on_keep_what_they_compute(two_rounds, capsys):
 
 
 def result(*rows: Difference, **changes: object) -> RoundResult:
-    share = {"value": 0.75, "low": 0.5, "high": 0.9, "num_pairs": 40}
+    share = {"value": 0.75, "low": 0.6, "high": 0.9, "num_pairs": 40}
     plain = RoundResult(
-        number=0,
-        labels={"num": 200},
+        number=1,
+        labels={"num": 200, "num_ties": 0},
         refit={"before": None, "after": share},
         comparison=Comparison(rows=rows, num_scenarios=9, num_dropped=0),
         kl_from_start=0.0312,
@@ -418,10 +471,53 @@ def test_table_shows_both_sides_of_the_training_and_the_gap_between_the_twins():
     rows = [row("reward/rm", 0.1, 0.9), row("reward/twin", 0.2, 0.5), row("reward/total", 0.5, 0.75)]
     [cells] = rows_of([result(*rows, row("kl/per_token_nats", 0.0, 0.05))])
     assert cells == [
-        *("1", "200", "-", "0.75 (0.50 to 0.90), 40"),
+        *("1", "200", "-", "0.75 (0.60 to 0.90), 40"),
         *("0.10 → 0.90", "0.20 → 0.50", "-0.10 → 0.40", "0.500 → 0.750 (+0.150 to +0.350)"),
         *("0.031", "0.050", "-", "-", "1.5"),
     ]
+
+
+def doubtful(value: float, low: float, high: float, num: int) -> dict[str, object]:
+    return {"before": None, "after": {"value": value, "low": low, "high": high, "num_pairs": num}}
+
+
+def test_a_reward_model_that_a_coin_may_equal_is_marked_and_said():
+    results = [
+        result(refit=doubtful(0.6, 0.49, 0.7, 90)),
+        result(number=2, refit=doubtful(0.9, 0.7, 0.99, 19)),
+        result(number=3, refit=doubtful(0.6, 0.51, 0.7, 200)),
+    ]
+    assert [cells[3][-3:] for cells in rows_of(results)] == ["(?)", "(?)", "200"]
+    assert remarks_on(results) == [
+        "(?) round 1: the reward model may know nothing: right on 0.60 (0.49 to 0.70), 90 held-out labels, "
+        "and a coin would be on 0.50",
+        "(?) round 2: the reward model may know nothing: only 19 held-out labels are no tie, and it takes 20 to tell",
+    ]
+    text = iterate_report(results, settings_of(), command="selfplay iterate")
+    assert all(f"- {remark}" in text for remark in remarks_on(results))
+    assert [round_to_json(one)["doubt"] is None for one in results] == [False, False, True]
+
+
+def test_a_frozen_reward_model_is_doubted_by_what_it_knows_of_the_newest_labels():
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "num_pairs": 40}
+    [cells] = rows_of([result(number=2, refit={"before": share, "after": None})])
+    assert cells[2:4] == ["0.50 (0.40 to 0.60), 40 (?)", "-"]
+
+
+def test_ties_are_counted_in_the_column_of_labels():
+    rows = rows_of([result(labels={"num": 800, "num_ties": ties}) for ties in (312, 1)])
+    assert [cells[1] for cells in rows] == ["800 (312 ties)", "800 (1 tie)"]
+
+
+def test_labels_that_are_mostly_ties_are_said_with_what_may_help(tmp_path):
+    # A random model of bytes writes no question mark in eight tokens but by a rare chance.
+    shop = Shop(settings_of(), gold="question_marks")
+    with suppress(UserError):
+        shop.iteration(tmp_path).run()
+    labels = read_result(Round(folder=tmp_path, number=0).labels)
+    assert labels["num_ties"] > 12
+    assert f"  24 labels, {labels['num_ties']} of them ties" in shop.said
+    assert any("another gold, or a larger talk_group" in text for text in shop.said)
 
 
 def test_table_says_nothing_where_nothing_was_measured():

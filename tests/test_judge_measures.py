@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from selfplay.judge.measures import agreement, length_bias, measure, measures_text, position_bias
+from selfplay.judge.measures import Measures, agreement, length_bias, measure, measures_text, position_bias
 from selfplay.judge.pairs import PairVerdict
 from selfplay.reward_model.dialogs import Dialog, Message
 
@@ -64,8 +64,34 @@ def test_all_measures_come_together_and_pass_over_pairs_without_verdict():
     assert (found.agreement.value, found.agreement_one_order.value) == (1.0, 0.5)
     text = "\n".join(measures_text(found))
     assert "2 pairs judged, 1 without a verdict" in text
-    assert "gold: agrees in 100%" in text
-    assert "with one order only 50%" in text
+    assert "length: too few pairs differ in it to say anything (2)" in text
+    assert "gold: too few pairs on which it has a preference to say anything (2)" in text
+
+
+def test_text_of_enough_pairs_names_the_letter_that_gets_more_and_both_agreements():
+    # P(A) is .4 in one order and .5 in the other, .1 short of an even share: B has it.
+    found = measure([(words(2), words(9))] * 10, [verdict(0.4, 0.5, 0.45)] * 10, gold=[0.0] * 10)
+    assert measures_text(found) == [
+        "10 pairs judged",
+        "position: over both orders 0.100 (0.100 to 0.100) of probability goes to the letter B beyond an even share",
+        "length: the longer one is preferred in 100% (72% to 100%) of 10; by gold 100% (72% to 100%)",
+        "gold: agrees in 100% (72% to 100%) of 10 clear pairs; with one order only 100% (72% to 100%)",
+    ]
+
+
+def test_a_share_of_which_all_are_alike_is_bounded_as_wilson_has_it():
+    # All of n = 10: z^2 / (n + z^2) = 3.8415 / 13.8415 = .2775 of what could have been.
+    all_of_them, none = agreement([0.9] * 10, [1.0] * 10), agreement([0.1] * 10, [1.0] * 10)
+    assert (all_of_them.low, all_of_them.high) == (pytest.approx(0.7225, abs=1e-4), 1.0)
+    assert (none.low, none.high) == (0.0, pytest.approx(0.2775, abs=1e-4))
+
+
+def test_measures_come_back_from_json():
+    known = measure([(words(2), words(9))] * 3, [verdict(0.6, 0.8, 0.4), verdict(0.7), None], gold=[0.0, 1.0, 1.0])
+    for found in (known, measure([], [])):
+        record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+        assert Measures.from_json(record).to_json() == record
+    assert Measures.from_json(known.to_json()) == known
 
 
 def test_measures_of_nothing_are_null_in_json():

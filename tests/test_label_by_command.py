@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from selfplay.commands import main
 from selfplay.preferences import read_preferences
@@ -25,7 +26,8 @@ def folder(tmp_path, monkeypatch):
 def test_gold_by_name_labels_and_says_what_comes_next(folder, capsys):
     assert main(["label", "chat", "by=gold:question", "n=20"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "20 labels by gold:question added to runs/chat/preferences.jsonl" in said
+    num_ties = sum(one.choice == "tie" for one in read_preferences(folder).preferences)
+    assert f"20 labels, {num_ties} of them ties, by gold:question added to runs/chat/preferences.jsonl" in said
     assert "reward train runs/chat by=gold:question" in said
     assert {one.by for one in read_preferences(folder).preferences} == {"gold:question"}
 
@@ -60,7 +62,19 @@ def test_asking_for_more_pairs_than_there_are_says_so(folder, capsys):
 
 def test_only_ties_are_said_to_teach_nothing(folder, capsys):
     assert main(["label", "chat", "by=gold:question", "focus=guest", "n=5"]) == 0
-    assert "all of them are ties" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 labels, 5 of them ties" in said
+    assert "all of them are ties" in said
+    assert "next:" not in said
+
+
+def test_mostly_ties_are_said_and_older_clear_labels_are_worth_training_on(folder, capsys):
+    assert main(["label", "chat", "by=gold:question", "n=5"]) == 0
+    capsys.readouterr()
+    assert main(["label", "chat", "by=gold:question", "focus=guest", "n=5"]) == 0
+    said = capsys.readouterr().out
+    assert "over half of them are ties, from which little can be learnt; try another reward" in said
+    assert "next:" in said
 
 
 @pytest.mark.parametrize(
@@ -75,7 +89,9 @@ def test_only_ties_are_said_to_teach_nothing(folder, capsys):
         (["by=gold:question", "rm=x"], "rm= means nothing with sampler=uniform"),
         (["by=gold:question", "sampler=disagreement"], "rm=PATH"),
         (["by=gold:question", "sampler=disagreement", "rm=nowhere"], "nowhere"),
-        (["by=gold:qestion"], "did you mean question?"),
+        (["by=gold:qestion"], "by=gold:qestion: there is no reward 'qestion'; did you mean question?"),
+        (["by=gold", "-r", "rm:nowhere=1"], "-r rm:nowhere: there is no reward model 'nowhere'"),
+        (["by=gold:rm:nowhere"], "by=gold:rm:nowhere: there is no reward model 'nowhere'"),
         (["by=gold:question", "rewards.question.role=hoost"], "is about role 'hoost'; run chat has host, guest"),
         (["--json"], "--json goes with by=gold or by=judge"),
         (["-r", "question=1"], "-r goes with by=gold or by=judge"),
@@ -102,6 +118,15 @@ def test_judge_labels_softly_and_is_measured(folder, capsys):
         orders = one.detail["first_order"], one.detail["second_order"]
         assert one.probability_left == pytest.approx((orders[0] + 1 - orders[1]) / 2, abs=2e-6)
         assert one.principle
+
+
+def test_a_judge_takes_no_more_threads_than_it_is_told(folder):
+    before = torch.get_num_threads()
+    try:
+        assert main(["label", "chat", "by=judge", "model=tiny", "n=2", f"threads={before + 1}"]) == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_help_names_both_ways_and_loads_no_model(capsys):

@@ -314,3 +314,18 @@ def test_terminated_play_ends_as_interrupted(folder: Path):
 def test_dry_run_as_json_is_json(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["play", *TINY, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["env"]["max_turns"] == 3
+
+
+def test_group_size_puts_several_conversations_on_each_scenario(tmp_path):
+    words = [
+        "conversations=5",
+        "group_size=2",
+        "players.host=scripted",
+        "players.guest=scripted",
+        f"out={tmp_path / 'r'}",
+    ]
+    assert main(["play", "preset=tiny", *words]) == 0
+    seeds = {one.id: one.scenario.seed for one in RunReader(tmp_path / "r").conversations()}
+    assert sorted(seeds) == [f"000000-g{group:02}-{index}" for group, index in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
+    assert len(set(seeds.values())) == 3
+    assert seeds["000000-g00-0"] == seeds["000000-g00-1"]

@@ -215,18 +215,39 @@ def test_bad_line_is_numbered_with_its_reason_and_the_rest_is_used(tmp_path, lin
 def test_over_five_percent_of_bad_lines_stop(tmp_path):
     lines = [*(hh(number) for number in range(19)), "not json"]
     assert len(file_examples(write(tmp_path / "pairs.jsonl", lines)).examples) == 19
-    with pytest.raises(UserError, match=r"2 of 21 lines cannot be used.*the first: pairs\.jsonl:20: not valid JSON"):
+    with pytest.raises(UserError, match=r"2 of 21 lines of .*pairs\.jsonl cannot be used.*5% stops: line 20: not"):
         file_examples(write(tmp_path / "pairs.jsonl", [*lines, "not json"]))
+
+
+def test_first_five_bad_lines_are_told_when_they_stop(tmp_path):
+    lines = [hh(number) for number in range(20)]
+    path = write(tmp_path / "pairs.jsonl", [*lines, *["no"] * 7])
+    with pytest.raises(UserError) as caught:
+        file_examples(path)
+    message = str(caught.value)
+    assert [f"line {number}: " in message for number in range(20, 27)] == [False, *[True] * 5, False]
+    assert message.endswith("; and 2 more")
+    assert "skipped" not in message
+
+
+def test_file_of_nothing_but_equal_sides_says_so(tmp_path):
+    path = write(tmp_path / "same.jsonl", [hh(number, better="Same", worse="Same") for number in range(3)])
+    with pytest.raises(UserError, match=r"learn from: 3 pairs of same\.jsonl left out, for the two sides are the same"):
+        read_data([str(path)], SETTINGS)
 
 
 def test_pairs_whose_sides_are_the_same_are_left_out_and_counted(tmp_path):
     loaded = file_examples(write(tmp_path / "pairs.jsonl", [hh(1), hh(2, better="Same", worse="Same")]))
-    assert (len(loaded.examples), loaded.notes) == (1, ("1 pairs whose sides are the same left out",))
+    assert (len(loaded.examples), loaded.notes) == (
+        1,
+        ("1 pair of pairs.jsonl left out, for the two sides are the same",),
+    )
 
 
 def test_files_that_cannot_be_read_say_so_in_one_sentence(tmp_path):
     files = {
-        "empty.jsonl": (b"", "nothing to learn from"),
+        "empty.jsonl": (b"", r"nothing to learn from: .*empty\.jsonl has no lines"),
+        "blank.jsonl": (b"\n \n", r"nothing to learn from: .*blank\.jsonl has no lines"),
         "pointer.jsonl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
         "pairs.jsonl.gz": (b"not packed", "cannot be read"),
         "half.jsonl.gz": (gzip.compress(json.dumps(hh(1)).encode())[:-12], "cannot be read"),
@@ -264,7 +285,7 @@ def test_several_words_are_joined_and_test_files_beside_others_are_held_out(tmp_
     write(folder / "test.jsonl.gz", [hh(number) for number in range(8, 11)], is_packed=True)
     loaded = read_data([str(folder)], SETTINGS)
     assert [len(side) for side in split_examples(loaded.examples, held_out=0.5, seed=0)] == [8, 3]
-    assert loaded.notes == ("3 examples of test.jsonl.gz are held out",)
+    assert loaded.notes == ("3 examples of test.jsonl.gz held out, as its name says",)
     train, test = (str(folder / f"{name}.jsonl.gz") for name in ("train", "test"))
     assert read_data([train, test, train], SETTINGS).num_lines == 11
     assert {one.split for one in read_data([test], SETTINGS).examples} == {None}

@@ -88,7 +88,7 @@ def test_ties_count_and_bad_pairs_repeats_and_skips_are_left_out(run):
     )
     loaded = run_examples(run)
     assert [example.targets for example in loaded.examples] == [(1.0,), (0.5,)]
-    assert loaded.notes == ("1 ties", "1 repeats with sides swapped left out", "1 both-bad left out")
+    assert loaded.notes == ("1 tie", "1 repeat with sides swapped left out", "1 both-bad left out")
     assert (loaded.num_lines, loaded.problems) == (4, ())
 
 
@@ -143,12 +143,12 @@ def test_labels_that_cannot_be_used_are_numbered_and_too_many_stop(run):
     loaded = run_examples(run)
     assert len(loaded.examples) == 40
     assert loaded.problems == (
-        "six/preferences.jsonl:41: role 'judge' says nothing in conversation 000000-g00-0, skipped",
-        "six/preferences.jsonl:42: conversation 000009-g00-0 is not in the run, skipped",
+        "six/preferences.jsonl:41: role 'judge' says nothing in conversation 000000-g00-0",
+        "six/preferences.jsonl:42: conversation 000009-g00-0 is not in the run",
     )
     append_entry(run, prefers(0, 2, turns=(1, 0)))
     # 3 of 43 are more than 5%.
-    with pytest.raises(UserError, match=r"3 of 43 lines .* the first: six/preferences\.jsonl:41: role 'judge'"):
+    with pytest.raises(UserError, match=r"3 of 43 lines of .*preferences\.jsonl .*: line 41: role 'judge'"):
         run_examples(run)
 
 
@@ -169,7 +169,7 @@ def test_failed_conversations_and_pairs_that_read_the_same_teach_nothing(tmp_pat
     append_entries(run, [replace(prefers(0, 1), left=one, right=right) for right in (one, other)])
     loaded = run_examples(run)
     assert loaded.examples == ()
-    assert loaded.notes == ("1 labels of what reads the same left out", "1 labels of failed conversations left out")
+    assert loaded.notes == ("1 label of what reads the same left out", "1 label of failed conversations left out")
 
 
 def test_one_sided_choices_are_noted(run):

@@ -133,13 +133,16 @@ def test_a_member_stops_when_the_validation_loss_no_longer_falls():
         settings=settings,
         evaluations_per_epoch=1,
         starts_trained=False,
-        on_progress=lambda progress: steps.append(progress.epoch),
+        on_progress=steps.append,
         is_twin=False,
     )
     [member] = new_members(settings, [1], scope="turn", say=lambda _: None)
     member.sentences.remember([dialog for each in TALKS for dialog in each.dialogs], say=lambda _: None)
     train_member(member, 0, task, np.random.default_rng(0))
-    assert max(steps) <= 5
+    assert max(one.epoch for one in steps) <= 5
+    assert [one.ending.partition(";")[0] for one in steps if one.ending] == ["stopped: no better for 3 evaluations"]
+    best = max(steps, key=lambda one: (one.validation_accuracy, -one.validation_loss))
+    assert steps[-1].ending.endswith(f"; kept epoch {best.epoch + 1}")
 
 
 def test_fit_keeps_the_state_with_the_best_accuracy_on_what_it_set_aside():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from reward_model_talks import judged_pairs, random_dialog
 
 from selfplay.errors import UserError
 from selfplay.reward_model.fit import fit
-from selfplay.reward_model.folder import RECORD, find, held_out_of, info_of, load, save
+from selfplay.reward_model.folder import RECORD, find, held_out_of, info_of, load, save, trained_on_of
 from selfplay.reward_model.settings import FitSettings
 
 TALKS = judged_pairs(40, seed=1)
@@ -86,6 +87,9 @@ def test_find_takes_a_path_or_a_name_and_guesses_what_was_meant(folder):
         find("kindd", root=root)
     with pytest.raises(UserError, match=r"there is no reward model 'x'; .*none/ holds none, and `reward train` makes"):
         find("x", root=root / "none")
+    (root / "pairs.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"pairs\.jsonl is a file, and a reward model is a folder; .* on=pairs\.jsonl"):
+        find("pairs.jsonl", root=root)
     (root / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty is no reward model: it has no reward_model\.json"):
         find("empty", root=root)
@@ -99,6 +103,7 @@ def test_find_takes_a_path_or_a_name_and_guesses_what_was_meant(folder):
         ({"settings": {"seed": "x"}}, "is damaged"),
         ({"mixture": None}, "is damaged"),
         ({"num_members": 4}, "holds 3 of the reward model's 4 members: it is not whole"),
+        ({"weights": ["heads.safetensors"]}, "weights should name files and their sha256"),
         ({"tokenizer_hash": "0123456789"}, r"was trained with another tokenizer \(01234567\) than words has now"),
     ],
 )
@@ -110,6 +115,7 @@ def test_load_says_what_is_wrong_with_a_record(folder, fields, expected):
 
 
 def test_load_says_what_is_wrong_with_the_files(folder):
+    change(folder, weights={})
     (folder / "heads.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"heads\.safetensors cannot be read: "):
         load(folder)
@@ -121,6 +127,52 @@ def test_load_says_what_is_wrong_with_the_files(folder):
         load(folder)
     with pytest.raises(UserError, match=r"is no reward model: it has no reward_model\.json"):
         load(folder / "members")
+
+
+def test_weights_of_another_model_are_refused_by_their_hash(folder):
+    known = json.loads((folder / RECORD).read_text())["weights"]
+    expected = hashlib.sha256((folder / "heads.safetensors").read_bytes()).hexdigest()
+    assert known == {"heads.safetensors": expected}
+    (folder / "heads.safetensors").write_bytes((folder / "twin" / "heads.safetensors").read_bytes())
+    with pytest.raises(
+        UserError, match=r"kind/heads\.safetensors is damaged, or of another reward model: reward_model"
+    ):
+        load(folder)
+
+
+def test_weights_are_not_asked_for_by_a_record_of_an_older_version(model, folder):
+    record = json.loads((folder / RECORD).read_text())
+    del record["weights"]
+    (folder / RECORD).write_text(json.dumps(record))
+    assert load(folder).values(DIALOGS) == model.values(DIALOGS)
+
+
+def test_backbone_that_nothing_is_called_is_named_with_the_file(folder):
+    settings = json.loads((folder / RECORD).read_text())["settings"]
+    change(folder, settings=settings | {"backbone": "wrods"})
+    with pytest.raises(UserError, match=r"kind/reward_model\.json names a backbone .* did you mean words\?") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_knows_what_each_of_two_twins_was_trained_on(model, folder):
+    own, others = load(folder).trained_on, load(folder).twin.trained_on
+    assert own == model.trained_on
+    assert own | others == {dialog.key[:16] for example in TALKS[:32] for dialog in example.dialogs}
+    assert not own & others
+    (folder / "trained_on.txt").write_text("what?\n")
+    with pytest.raises(UserError, match=r"trained_on\.txt holds something else than digests of dialogs: 'what\?'"):
+        load(folder)
+    (folder / "trained_on.txt").unlink()
+    assert load(folder).trained_on is None
+
+
+def test_model_that_goes_on_was_trained_on_what_its_start_was(folder):
+    settings = SETTINGS.model_copy(update={"start": str(folder), "twin": False, "epochs": 1})
+    found = fit(TALKS[32:], [], settings, say=lambda _: None)
+    assert found.trained_on == trained_on_of(folder) | {d.key[:16] for each in TALKS[32:] for d in each.dialogs}
+    (folder / "trained_on.txt").unlink()
+    assert fit(TALKS[32:], [], settings, say=lambda _: None).trained_on is None
 
 
 def test_training_goes_on_from_another_reward_model(model, folder):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rewards.asking import QuestionMarks
+from selfplay.commands.reward_report import print_report
 from selfplay.reward_model.accuracy import PairCounts, clear_pairs, measured_accuracy
 from selfplay.reward_model.baselines import Choice, choose_baselines, conversation_of, means_of, num_words
 from selfplay.reward_model.card import card_of
@@ -50,6 +52,7 @@ def verdict(text: str) -> Verdict:
     return Verdict(mean=float(np.mean(members)), std=float(np.std(members)), members=members)
 
 
+CLEAR = [pair("1", "0", keys=(f"{n}",)) for n in range(40)]
 NEITHER = Choice(length_sign=1, heuristic="", heuristic_sign=1, chosen_on="nothing")
 
 
@@ -156,20 +159,62 @@ def test_baselines_are_chosen_and_signed_on_training_examples_only():
     assert choice.chosen_on == "4 training pairs"
 
 
-def test_report_says_so_if_a_baseline_does_as_well():
+def test_report_says_so_if_the_model_and_a_baseline_cannot_be_told_apart():
     longer = [pair("1 " * 2, "0", keys=(f"{n}",)) for n in range(40)]
     found = report_on(ByMean(), longer, longer, {})
     length = found.baselines[0]
     assert (length.name, length.accuracy.value, length.difference.value) == ("length alone", 1.0, 0.0)
-    assert length.does_as_well
-    assert any("length alone does as well" in finding for finding in found.findings)
+    assert length.standing == "alike"
+    # Wilson for 40 alike: 3.84 / 43.84 = 8.8 points of the 100 to either side.
+    assert found.verdicts == (
+        "The model and length alone cannot be told apart on 40 pairs: 100.0% and 100.0% right (model minus baseline "
+        "+0.0 points, 95% interval -8.8 to +8.8).",
+    )
+    assert found.findings == ()
 
 
-def test_report_does_not_say_so_if_the_model_is_clearly_better():
+def test_report_says_so_if_the_model_is_better():
     examples = [pair("1", "0", keys=(f"{n}",)) for n in range(40)]
     found = report_on(ByNumber(), examples, examples, {})
     assert found.findings == ()
-    assert found.baselines[0].accuracy.value == 0.5
+    assert (found.baselines[0].accuracy.value, found.baselines[0].standing) == (0.5, "model")
+    assert found.verdicts[0].startswith(
+        "The model is better than length alone: 100.0% against 50.0% right (+50.0 points"
+    )
+
+
+def test_report_says_so_if_a_baseline_is_better():
+    shorter = [pair("0", "1 1", keys=(f"{n}",)) for n in range(40)]
+    found = report_on(ByMean(), shorter, shorter, {})
+    assert found.baselines[0].standing == "baseline"
+    assert found.verdicts[0].startswith(
+        "The baseline length alone (the less, the better) is better than the model: 100.0% against 0.0% right (-100.0"
+    )
+    assert "better than a coin" in found.findings[0]
+
+
+@pytest.mark.parametrize(("num", "num_groups", "is_enough"), [(20, 10, True), (19, 19, False), (40, 9, False)])
+def test_too_few_pairs_or_groups_say_nothing(num, num_groups, is_enough):
+    examples = [pair("1", "0", keys=(f"{n % num_groups}",)) for n in range(num)]
+    found = report_on(ByNumber(), examples, examples, {})
+    assert found.has_too_few != is_enough
+    assert bool(found.verdicts) == is_enough
+    said = f"too few held-out pairs to say anything: {num} pairs with a clear label, from {num_groups} groups"
+    assert any(said in finding for finding in found.findings) != is_enough
+    console = Console(record=True, width=200)
+    print_report(console, found)
+    text = console.export_text()
+    # Neither an interval nor a comparison stands beside it.
+    assert (("%" in text), ("baseline" in text)) == (is_enough, is_enough)
+
+
+def test_calibration_says_which_pairs_it_counts():
+    ties = [pair("1", "0", target=0.5, keys=(f"t{n}",)) for n in range(3)]
+    console = Console(record=True, width=200)
+    print_report(console, report_on(ByNumber(), [*CLEAR, *ties], CLEAR, {}))
+    text = console.export_text()
+    assert "of 40 pairs from 40 groups, 3 ties left out" in text
+    assert "of 43 pairs (the accuracy's and 3 ties)" in text
 
 
 def test_report_says_so_if_nothing_shows_that_it_learnt():
@@ -247,7 +292,7 @@ def test_card_says_what_it_is_how_good_and_how_to_use_it():
         num_held_out=1,
         sources={"per|son": 3},
     )
-    report = report_on(ByNumber(), [pair("1", "0")], [pair("1", "0")], {})
+    report = report_on(ByNumber(), CLEAR, CLEAR, {})
     card = card_of(info, report, name="mine", folder="rm/mine", data=["a.jsonl"], notes=["2 ties"])
     assert card.startswith("---\nlibrary_name: selfplay-dialog\n")
     for said in (
@@ -256,9 +301,14 @@ def test_card_says_what_it_is_how_good_and_how_to_use_it():
         "| this model | 100.0%",
         "| per/son | 3 |",
         "- 2 ties",
+        "**The model is better than length alone",
         "## Limits",
     ):
         assert said in card
+    few = report_on(ByNumber(), CLEAR[:5], CLEAR, {})
+    card = card_of(info, few, name="mine", folder="rm/mine", data=["a.jsonl"], notes=[])
+    assert "**There are too few held-out pairs to say anything: 5 pairs" in card
+    assert "| this model |" not in card
 
 
 class ByMean(ByNumber):

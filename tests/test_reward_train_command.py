@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from selfplay.commands import main, study_human_preference
+from selfplay.commands import main, reward, study_human_preference
 from selfplay.commands.reward_progress import FitScreen
 from selfplay.commands.words import CommandLine
 from selfplay.reward_model.dialogs import Dialog, Message
@@ -39,8 +39,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_file_becomes_a_model_with_a_report_and_a_card(here: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["reward", "train", "hh.jsonl", *FAST]) == 0
     out = capsys.readouterr().out
-    for said in ("hh: 60 pairs", "48 to train on, 12 held out", "member 1", "accuracy     100.0%", "baseline"):
+    for said in ("hh: 60 pairs", "48 to train on, 12 held out", "member 1", "all 3 epochs; kept epoch "):
         assert said in out
+    assert "too few held-out pairs to say anything: 12 pairs" in " ".join(out.split())
     assert "train -r rm:reward_models/hh=0.5" in out
     folder = here / "reward_models" / "hh"
     assert {"README.md", "report.json", "held_out.jsonl", "reward_model.json"} <= {one.name for one in folder.iterdir()}
@@ -59,12 +60,44 @@ def test_report_measures_again_with_the_baselines_chosen_in_training(here: Path,
 
 
 def test_report_on_other_data_reads_that(here: Path, capsys: pytest.CaptureFixture[str]):
-    (here / "other.jsonl").write_text("\n".join(hh_lines(30)[20:]) + "\n")
+    (here / "other.jsonl").write_text("\n".join(hh_lines(70)[60:]) + "\n")
     assert main(["reward", "train", "hh.jsonl", "out=rm", *FAST]) == 0
     capsys.readouterr()
     assert main(["reward", "report", "rm", "on=other.jsonl", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["on"], record["num_examples"]) == ("other.jsonl", 10)
+    assert (record["on"], record["num_examples"], record["notes"]) == ("other.jsonl", 10, [])
+
+
+def test_report_leaves_out_what_was_trained_on_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reward", "train", "hh.jsonl", "out=rm", *FAST]) == 0
+    capsys.readouterr()
+    assert main(["reward", "report", "rm", "on=hh.jsonl", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    # 48 of the 60 were trained on, 12 were held out.
+    assert record["num_examples"] == 12
+    assert record["notes"] == ["48 of 60 pairs hold a dialog that was trained on, and are left out"]
+    (here / "rm" / "trained_on.txt").unlink()
+    assert main(["reward", "report", "rm", "on=hh.jsonl"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "rm does not say what it was trained on: some of these examples may be among it" in out
+
+
+def test_report_on_nothing_but_what_was_trained_on_is_refused(here: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["reward", "train", "hh.jsonl", "out=rm", "held_out=0.001", *FAST]) == 0
+    capsys.readouterr()
+    assert main(["reward", "report", "rm", "on=hh.jsonl"]) == 2
+    assert "on=hh.jsonl: rm was trained on all 60 of these examples; name other data" in capsys.readouterr().err
+
+
+def test_held_out_examples_that_the_start_was_trained_on_are_left_out(here: Path, capsys: pytest.CaptureFixture[str]):
+    (here / "more.jsonl").write_text("\n".join(hh_lines(70)) + "\n")
+    assert main(["reward", "train", "hh.jsonl", "out=rm", "held_out=0.001", *FAST]) == 0
+    capsys.readouterr()
+    assert main(["reward", "train", "more.jsonl", "start=rm", "--dry-run", "--json", *FAST]) == 0
+    record = json.loads(capsys.readouterr().out)["data"]
+    assert record["num_held_out"] + len(record["overlap"]) == 14
+    assert record["num_held_out"] <= 10
+    assert all(line.endswith("start=rm was trained on it") for line in record["overlap"])
 
 
 def test_bad_lines_and_overlaps_are_told(here: Path, capsys: pytest.CaptureFixture[str]):
@@ -86,6 +119,13 @@ def test_dry_run_as_json_is_json_alone(here: Path, capsys: pytest.CaptureFixture
     assert main(["reward", "train", "hh.jsonl", "--dry-run", "--json", "noise=0.1"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["settings"]["noise"] == 0.1
+    assert {key: record["settings"][key] for key in ("scope", "ensemble", "epochs", "patience", "learning_rate")} == {
+        "scope": "turn",
+        "ensemble": 3,
+        "epochs": 60,
+        "patience": 6,
+        "learning_rate": 0.001,
+    }
     assert record["data"]["num_train"] == 48
 
 
@@ -137,6 +177,11 @@ def test_settings_of_the_page_are_those_there_are():
         (["train", "hh.jsonl", "noisee=0.1"], "did you mean noise"),
         (["train", "hh.jsonl", "clamp=0.2"], "clamp=0.2: must be above 0.5"),
         (["train", "hh.jsonl", "out=hh.jsonl"], "is no reward model"),
+        (
+            ["train", "nothing.jsonl", "backbone=mimilm", "--dry-run"],
+            "backbone=mimilm: there is none of this name; did",
+        ),
+        (["report", "hh.jsonl"], "hh.jsonl is a file, and a reward model is a folder"),
         (["report"], "reward report needs a reward model"),
         (["report", "nowhere"], "there is no reward model 'nowhere'"),
         (["report", "a", "b"], "takes one reward model"),
@@ -154,7 +199,7 @@ def test_mistake_is_one_sentence(here: Path, capsys: pytest.CaptureFixture[str],
 # ----- the screen -----
 
 
-def progress(member: int, step: int, *, is_twin: bool = False) -> Progress:
+def progress(member: int, step: int, *, is_twin: bool = False, ending: str = "") -> Progress:
     return Progress(
         member=member,
         epoch=0,
@@ -164,6 +209,7 @@ def progress(member: int, step: int, *, is_twin: bool = False) -> Progress:
         validation_loss=None,
         validation_accuracy=0.5,
         is_twin=is_twin,
+        ending=ending,
     )
 
 
@@ -175,7 +221,30 @@ def test_log_has_a_line_for_each_member_and_one_every_ten_seconds():
         screen.on_progress(one)
     lines = console.export_text().splitlines()
     assert [line.split("step ")[1].split()[0] for line in lines] == ["1/9", "3/9", "4/9", "1/9"]
-    assert "validation loss -  accuracy 50.0%" in lines[0]
+    assert "validation loss -  validation accuracy 50.0%" in lines[0]
+
+
+def test_log_says_at_once_and_once_why_a_member_is_over():
+    console = Console(record=True, width=200, force_terminal=False)
+    screen = FitScreen(console, clock=lambda: 0.0)
+    for one in (progress(0, 1), progress(0, 4, ending="stopped: no better; kept epoch 2"), progress(1, 1)):
+        screen.on_progress(one)
+    screen.end()
+    lines = console.export_text().splitlines()
+    assert [line.split("step ")[1].split()[0] for line in lines] == ["1/9", "4/9", "1/9"]
+    assert lines[1].endswith("validation accuracy 50.0%  stopped: no better; kept epoch 2")
+
+
+def test_help_of_train_and_report_is_their_own():
+    def said(*words: str) -> str:
+        return reward.usage(CommandLine(words=words, wants_help=True))
+
+    assert "clamp=0.6" in said("train")
+    assert "on=DATA" not in said("train")
+    assert "on=DATA" in said("report")
+    assert "clamp=0.6" not in said("report")
+    assert said() == said("test") == reward.USAGE
+    assert "reward train --help" in reward.USAGE
 
 
 def test_terminal_has_a_row_for_each_member():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from selfplay.commands.words import CommandLine, read_words
@@ -79,7 +79,9 @@ def _run(words: Sequence[str], verbs: Mapping[str, tuple[str, str]]) -> int:
     command = _command(verb, verbs)
     line = read_words(rest)
     if line.wants_help:
-        print(command.USAGE.strip())
+        # Where a verb has parts with settings of their own, it says what to print after these words.
+        usage: Callable[[CommandLine], str] | None = getattr(command, "usage", None)
+        print((command.USAGE if usage is None else usage(line)).strip())
         return 0
     _check_flags(verb, line, command)
     return command.run(line)

@@ -26,9 +26,10 @@ from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
-from selfplay.iterate import CONFIG, TABLE, Iteration, Tools, is_iteration
+from selfplay.iterate import CONFIG, ITERATE, TABLE, Iteration, Tools, is_iteration
+from selfplay.iterate_rounds import NothingToLearnError, Round
 from selfplay.iterate_settings import GOLD, JUDGE, ON_SENTENCES, RM, TWIN, IterateSettings, preset_source
-from selfplay.iterate_table import COLUMNS, iterate_report, read_rounds, round_to_json, rows_of
+from selfplay.iterate_table import COLUMNS, iterate_report, read_rounds, remarks_on, round_to_json, rows_of
 from selfplay.score import WeightedReward
 from selfplay.train_settings import RewardSpec
 from selfplay.training_run import Result, TrainingRun, check_trainable, default_name
@@ -36,6 +37,7 @@ from selfplay.whole_files import write_whole
 
 if TYPE_CHECKING:
     from selfplay.label_by import AutoLabeller
+    from selfplay.reward_model.baselines import Heuristic
     from selfplay.reward_model.fit import Progress
 
 __all__ = ["SUMMARY", "USAGE", "run"]
@@ -151,7 +153,7 @@ def _gold(settings: IterateSettings) -> Mapping[str, RewardSpec]:
     if settings.by == JUDGE:
         return {}
     name = settings.by.removeprefix(GOLD).removeprefix(":")
-    return chosen_rewards(settings.rewards, [f"{name}=1"] if name else [])
+    return chosen_rewards(settings.rewards, [f"{name}=1"] if name else [], typed=f"by={GOLD}:")
 
 
 def _check(settings: IterateSettings, env: Env, gold: Mapping[str, RewardSpec]) -> None:
@@ -186,14 +188,12 @@ class _Session:
     command: str
     _training: TrainingRun | None = None  # under way
     _is_asked_to_stop: bool = False
+    _began_with: bytes = b""  # what was recorded as done when the folder was this call's own
     _said: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
         """Do the rounds; return the exit status."""
         iteration = Iteration(folder=self.folder, settings=self.settings, tools=self._tools(), command=self.command)
-        self._say(f"{plural(self.settings.rounds, 'round')} in {self.folder}, labels by {self.settings.by}")
-        if self.settings.by == JUDGE:
-            self._warn_of_kin()
         try:
             with self._interrupts():
                 iteration.run()
@@ -201,11 +201,24 @@ class _Session:
             self._say("interrupted; what is done is kept")
             self._say_how_to_go_on()
             return INTERRUPTED
+        except NothingToLearnError:
+            raise
         except UserError:
-            self._say_how_to_go_on()
+            # Where this call came no further than the last one, the next one would not either.
+            if self._began_with and self._recorded() != self._began_with:
+                self._say_how_to_go_on()
             raise
         self._show()
         return 0
+
+    def _begin(self) -> None:
+        self._began_with = self._recorded()
+        self._say(f"{plural(self.settings.rounds, 'round')} in {self.folder}, labels by {self.settings.by}")
+        if self.settings.by == JUDGE:
+            self._warn_of_kin()
+
+    def _recorded(self) -> bytes:
+        return (self.folder / ITERATE).read_bytes()
 
     def _warn_of_kin(self) -> None:
         from selfplay.judge.families import kinship
@@ -221,6 +234,8 @@ class _Session:
             gold=self.gold,
             build_rewards=build_rewards,
             make_labeller=self._make_labeller,
+            heuristics=_heuristics,
+            begin=self._begin,
             train=self._train,
             report=self._report,
             say=self._say,
@@ -286,7 +301,8 @@ class _Session:
 
     def _show(self) -> None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        rows = rows_of(read_rounds(self.folder, rounds=self.settings.rounds))
+        results = read_rounds(self.folder, rounds=self.settings.rounds)
+        rows = rows_of(results)
         table.add_column(COLUMNS[0])
         for row in rows:
             table.add_column(row[0])
@@ -294,12 +310,14 @@ class _Session:
             table.add_row(name, *(row[place] for row in rows))
         self.console.print()
         self.console.print(table)
+        for remark in remarks_on(results):
+            self.console.print(Text(one_line(remark), style="yellow"), soft_wrap=True)
         self._dim(f"written: {self.folder / TABLE}, which says what the lines mean")
-        last = self.folder / "rounds" / str(self.settings.rounds - 1)
+        last = Round(folder=self.folder, number=self.settings.rounds - 1)
         role = self.env.roles[-1]
-        self._dim(f"talk to the last policy:  {program_name()} play model={last / 'train'} players.{role}=human")
-        self._dim(f"its conversations:        {program_name()} ls {last / 'train'}")
-        self._dim(f"the last reward model:    {program_name()} reward report {last / 'rm'}")
+        self._dim(f"talk to the last policy:  {program_name()} play model={last.train} players.{role}=human")
+        self._dim(f"its conversations:        {program_name()} ls {last.train}")
+        self._dim(f"the last reward model:    {program_name()} reward report {last.newest_rm(self.settings)}")
 
     def _say_how_to_go_on(self) -> None:
         if is_iteration(self.folder):
@@ -333,6 +351,12 @@ class _Session:
 
 
 PROGRESS_SECONDS = 10.0
+
+
+def _heuristics() -> Mapping[str, Heuristic]:
+    from selfplay.commands.reward_report import cheap_heuristics
+
+    return cheap_heuristics()
 
 
 def _gold_name(settings: IterateSettings, rewards: Sequence[WeightedReward]) -> str:

@@ -60,6 +60,7 @@ Labels are added as they come, no pair twice; measures of the judge, such as its
                          rm=PATH dispute most
   focus=ROLE             who is judged (default: a trained role that speaks in both)
   split=train            held_out, or all
+  threads=0              CPU threads of the judge, or of a reward that is a model; 0: all cores
   seed=0                 what is drawn
   rewards.NAME.key=value settings of a reward; reward_timeout_seconds=30 how long one may take over a call
   --json                 print what came of it for machines

@@ -16,12 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from selfplay.commands.building import build_rewards, chosen_rewards
+from selfplay import models
+from selfplay.commands.building import TYPED, build_rewards, chosen_rewards
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import WRITTEN_PATH, Settings, resolve
 from selfplay.errors import UserError
-from selfplay.label_by import AutoLabeller, GoldLabeller, JudgeLabeller, LabelSummary, OnProgress, Splits, label_run
+from selfplay.label_by import (
+    AutoLabeller,
+    GoldLabeller,
+    JudgeLabeller,
+    LabelSummary,
+    OnProgress,
+    Splits,
+    is_mostly_ties,
+    label_run,
+    labels_text,
+)
 from selfplay.pair_sampling import Members, Sampler, Sampling, dialogs_of
 from selfplay.preferences import PREFERENCES
 from selfplay.reward_model.dialogs import Judged
@@ -63,6 +74,7 @@ class LabelBySettings(Settings):
     clamp: float = Field(default=1.0, gt=0.5, le=1)
     rewards: dict[str, RewardSpec] = {}  # noqa: RUF012 (pydantic copies it)
     reward_timeout_seconds: float = Field(default=30.0, gt=0)
+    threads: int = Field(default=0, ge=0)  # CPU threads; 0: all cores
     runs: Annotated[Path, WRITTEN_PATH] = RUNS
 
 
@@ -80,6 +92,8 @@ def run(line: CommandLine) -> int:
     _check(settings)
     folder = find_run(line.one_name("label takes"), settings.runs)
     gold = _gold(settings, line, folder)
+    if settings.threads:
+        models.use_threads(settings.threads)
     labeller, sampling = _labeller(settings, gold, folder), _sampling(settings)
     said = open_console(is_stderr=True)
     for warning in _kinships(settings, folder):
@@ -122,7 +136,8 @@ def _gold(settings: LabelBySettings, line: CommandLine, folder: Path) -> Gold | 
         if settings.by == JUDGE:
             return None
         raise UserError("by=gold needs a reward that says what is better: by=gold:question, or -r question=1")
-    rewards = build_rewards(chosen_rewards(settings.rewards, given, words=line.settings))
+    typed = f"by={GOLD}:" if named else TYPED
+    rewards = build_rewards(chosen_rewards(settings.rewards, given, words=line.settings, typed=typed))
     roles = next(RunReader(folder).conversations()).scenario.roles if RunReader(folder).ids() else ()
     for weighted in rewards:
         check_role(weighted, roles, where=f"run {folder.name}")
@@ -241,9 +256,8 @@ class _Screen:
 
 
 def _print(console: Console, summary: LabelSummary, measures: Measures | None, folder: Path) -> None:
-    what = plural(summary.num_labels, "label")
+    what = labels_text(summary.num_labels, summary.num_ties) + ("," if summary.num_ties else "")
     notes = [f"{summary.num_before} more were there before"] if summary.num_before else []
-    notes += [plural(summary.num_ties, "tie")] if summary.num_ties else []
     notes += [f"{plural(summary.num_skipped, 'pair')} without an answer"] if summary.num_skipped else []
     about = f" ({', '.join(notes)})" if notes else ""
     console.print(Text(one_line(f"{what} by {summary.by} added to {folder / PREFERENCES}{about}")))
@@ -251,13 +265,25 @@ def _print(console: Console, summary: LabelSummary, measures: Measures | None, f
     if num_pairs < summary.num_wanted:
         text = f"n={summary.num_wanted}: there were no more than {plural(num_pairs, 'pair')} to label"
         console.print(Text(text, "yellow"))
-    if summary.num_ties == summary.num_labels:
-        console.print(Text("all of them are ties: nothing can be learnt from that", "yellow"))
     for line in _lines_of(measures):
         console.print(Text(one_line(line), "dim"))
+    if is_mostly_ties(summary.num_labels, summary.num_ties):
+        console.print(Text(one_line(_about_ties(summary)), "yellow"))
+    if not summary.has_clear:
+        return
     program = program_name()
     console.print(Text("next:"))
     console.print(Text(one_line(f"  {program} reward train {folder} by={summary.by}")), soft_wrap=True)
+
+
+def _about_ties(summary: LabelSummary) -> str:
+    if not summary.has_clear:
+        found = "all of them are ties: nothing can be learnt from that"
+    else:
+        found = "over half of them are ties, from which little can be learnt"
+    if summary.by.startswith(f"{JUDGE}:"):
+        return f"{found}; try another model as the judge"
+    return f"{found}; try another reward, or a run with more conversations on each scenario (group_size)"
 
 
 def _lines_of(measures: Measures | None) -> list[str]:

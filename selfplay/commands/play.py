@@ -28,7 +28,7 @@ from selfplay.config import PlaySettings, complete_spec, resolve, sampling_of, t
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
-from selfplay.play import Match, continue_match, make_matches, play
+from selfplay.play import Match, continue_match, make_group, play
 from selfplay.players import HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
 from selfplay.plugins import source_file
 from selfplay.store import RunExistsError, RunWriter
@@ -40,7 +40,7 @@ selfplay play [key=value ...] [-r REWARD=WEIGHT ...] [--dry-run] [--json]
 
 Let two copies of a language model talk to each other, show the first conversation, store all of them.
 
-  conversations=4          how many
+  conversations=4          how many; group_size=4: so many of them on each scenario, to be compared with `label`
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or tiny
   env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns=8
   players.ROLE=human       who fills a role instead of the model: human, scripted, or another model
@@ -117,10 +117,16 @@ def _matches(
     settings: PlaySettings, env: Env, assigned: Mapping[str, str], *, stored: Stored | None
 ) -> Iterator[Match]:
     if stored is None:
-        num, split = settings.conversations, settings.split
-        return make_matches(env, assigned, seed=settings.seed, num_matches=num, split=split)
+        return _drawn(settings, env, assigned)
     turn, seed = stored.num_kept(settings), stored.seed_of(settings)
     return iter([continue_match(stored.conversation, assigned, turn=turn, seed=seed)])
+
+
+def _drawn(settings: PlaySettings, env: Env, assigned: Mapping[str, str]) -> Iterator[Match]:
+    """Yield as many conversations as are asked for, `group_size` on each scenario; the last one may have fewer."""
+    for group, start in enumerate(range(0, settings.conversations, settings.group_size)):
+        size = min(settings.group_size, settings.conversations - start)
+        yield from make_group(env, assigned, seed=settings.seed, split=settings.split, place=(0, group), size=size)
 
 
 def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:

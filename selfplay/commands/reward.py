@@ -29,7 +29,7 @@ from selfplay.store import RUNS, RunReader, find_run
 from selfplay.train_settings import RewardSpec
 from selfplay.written import nearest, value_of_word
 
-__all__ = ["SUMMARY", "USAGE", "run"]
+__all__ = ["SUMMARY", "USAGE", "run", "usage"]
 
 SUMMARY = "start a reward of your own, test one, or train one from preferences"
 USAGE = """
@@ -49,24 +49,8 @@ what it goes along with.  Exit status 1: the contract or the range is broken.  A
   key=value    settings of the reward
   --json       print all of it as JSON
 
-train makes a reward model from what was preferred to what, and ends with its report.  report measures one again: how
-often it prefers what was preferred, with intervals, by length and source, whether it is as sure as it is right, and
-whether length alone, or one simple reward, does as well.  docs/reward-models.md has the formats and all settings.
-
-  DATA               a labelled run; a file or folder of pairs (.jsonl, .json, .parquet; chosen and rejected, as
-                     HH-RLHF and TRL write them); chitchat: rated chats between people; several are joined
-  out=FOLDER         where it is written (default: reward_models/NAME-OF-THE-DATA)
-  backbone=minilm    sentence vectors, minutes on a laptop; or a language model: smollm2-135m, a folder, a hub id
-  method=lora        of a language model: lora or full
-  held_out=0.2       share of the data that it is measured on
-  ensemble=3         so many members, whose mean counts (default: 3 on sentence vectors, 1 on a language model)
-  noise=0.1          share of labels taken to be drawn blindly; clamp=0.6 keeps targets from 0.4 to 0.6
-  twin=true          a second one on the other half of the labels, always scored beside it
-  start=RM           go on from another reward model
-  reference=RUN      whose conversations score mean 0 and deviation 1 (default: the training data)
-  by=person          of runs: what this one said; question=witty, min_gap=2: of chitchat
-  on=DATA            what report measures on (default: what was held out)
-  --dry-run          read the data, print all settings and stop
+train makes a reward model from what was preferred to what, and ends with its report.  report measures one again.
+Their settings: selfplay reward train --help, selfplay reward report --help.
 
 Examples:
   selfplay reward new asks_back
@@ -87,6 +71,12 @@ SUBWORDS = {
 NEWEST = 500  # conversations of a run
 MOST_ATTACKS, MOST_CORRELATIONS, MOST_OUTSIDE = 12, 8, 3  # that are shown
 SETTINGS_OF_WEIGHTS = ("weight", "gate", "role", "name")
+
+
+def usage(line: CommandLine) -> str:
+    """Return what --help prints after these words: of train and of report their own part."""
+    subword = line.words[0] if line.words else ""
+    return {"train": reward_train.USAGE, "report": reward_report.USAGE}.get(subword, USAGE)
 
 
 def run(line: CommandLine) -> int:

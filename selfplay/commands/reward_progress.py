@@ -23,7 +23,7 @@ __all__ = ["FitScreen"]
 
 REFRESHES_PER_SECOND = 4
 PATIENCE_SECONDS = 10.0  # between two lines of a log
-COLUMNS = ("member", "epoch", "step", "train loss", "validation loss", "accuracy")
+COLUMNS = ("member", "epoch", "step", "train loss", "validation loss", "validation accuracy", "")
 
 
 class FitScreen:
@@ -36,6 +36,7 @@ class FitScreen:
         self._newest: dict[tuple[bool, int], Progress] = {}  # of each member, the twin's after the model's own
         self._said = -math.inf
         self._last: tuple[bool, int] | None = None
+        self._printed: Progress | None = None
 
     def shown(self) -> AbstractContextManager[object]:
         """Return what keeps the table on the terminal; on a log nothing has to be kept."""
@@ -56,28 +57,28 @@ class FitScreen:
             return
         if is_first:
             self.end()
-        if is_first or self._clock() - self._said >= PATIENCE_SECONDS:
+        if is_first or progress.ending or self._clock() - self._said >= PATIENCE_SECONDS:
             self._print(key)
         self._last = key
 
     def end(self) -> None:
-        """Print on a log how the last member stands."""
-        if not self._is_live and self._last is not None:
+        """Print on a log how the last member stands, unless that was its last line."""
+        if not self._is_live and self._last is not None and self._newest[self._last] is not self._printed:
             self._print(self._last)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Give the table of all members so far."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in COLUMNS:
-            table.add_column(column, justify="left" if column == "member" else "right")
+            table.add_column(column, justify="left" if column in ("member", "") else "right")
         for progress in self._newest.values():
             table.add_row(*_cells(progress))
         yield table
 
     def _print(self, key: tuple[bool, int]) -> None:
-        self._said = self._clock()
+        self._said, self._printed = self._clock(), self._newest[key]
         cells = zip(COLUMNS, _cells(self._newest[key]), strict=True)
-        self._console.print(Text("  ".join(f"{name} {text}" for name, text in cells)), soft_wrap=True)
+        self._console.print(Text("  ".join(f"{name} {text}".strip() for name, text in cells).rstrip()), soft_wrap=True)
 
 
 def _cells(progress: Progress) -> tuple[str, ...]:
@@ -88,6 +89,7 @@ def _cells(progress: Progress) -> tuple[str, ...]:
         _number(progress.train_loss),
         _number(progress.validation_loss),
         _per_cent(progress.validation_accuracy),
+        progress.ending,
     )
 
 

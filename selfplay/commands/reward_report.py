@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rewards import REWARDS
-from selfplay.commands.terminal import one_line, open_console, plural
+from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
 from selfplay.errors import UserError
@@ -26,12 +27,33 @@ from selfplay.reward_model.card import per_cent, with_interval
 from selfplay.reward_model.examples import Example
 from selfplay.reward_model.report import Agreement, Calibration, Report, choice_from_json, report_on, report_to_json
 from selfplay.reward_model.settings import FitSettings
+from selfplay.reward_model.trained_on import is_known
 
 if TYPE_CHECKING:
     from selfplay.reward_model.model import ModelInfo
 
-__all__ = ["REPORT", "cheap_heuristics", "print_report", "run", "say_line"]
+__all__ = ["REPORT", "USAGE", "cheap_heuristics", "counted", "print_report", "run", "say_line"]
 
+USAGE = """
+selfplay reward report RM [on=DATA] [key=value ...] [--json]
+
+Measures a reward model again: how often it prefers what was preferred, with intervals, by length and source, whether it
+is as sure as it is right, and whether length alone, or one simple reward, does as well.  docs/reward-models.md says
+what each line means.
+
+  RM              a reward model: a folder, or a name under reward_models/
+  on=DATA         what to measure on, as `reward train` takes it, with commas (default: what was held out); what the
+                  model was trained on is left out
+  by=person       of runs: what this one said
+  question=witty  of chitchat: witty, upbeat or interesting; min_gap=2: by how much ratings of a pair differ
+  runs=FOLDER     where runs are kept (default: runs)
+  seed=0          of the intervals, and of pairs that are drawn
+  --json          print all of it as JSON
+
+Examples:
+  selfplay reward report helpful
+  selfplay reward report helpful on=other.jsonl
+"""
 REPORT = "report.json"  # in a reward model's folder: what was found when it was trained
 WIDTH = len("calibration")
 # Where nothing was chosen on training examples, the baselines are chosen on what they are tested on.
@@ -56,29 +78,57 @@ def run(line: CommandLine) -> int:
     if len(names) != 1:
         raise UserError("reward report takes one reward model: a folder, or a name under reward_models/")
     # Imported here, for --help must not wait for torch.
-    from selfplay.reward_model.folder import find, held_out_of, load
+    from selfplay.reward_model.folder import find, held_out_of, load, trained_on_of
 
     folder = find(names[0])
-    examples = _examples_on(settings) if settings.on else held_out_of(folder)
-    if not examples:
+    data = _data_on(settings, trained_on_of(folder), folder) if settings.on else _Data(examples=held_out_of(folder))
+    if not data.examples:
         raise UserError(f"{folder} was saved without held-out examples; name other data: on=DATA")
     model, heuristics = load(folder), cheap_heuristics()
-    choice = _chosen_before(folder) or choose_baselines(examples, heuristics, seed=settings.seed, what=CHOSEN_HERE)
-    report = report_on(model, examples, (), heuristics, choice=choice, seed=settings.seed)
+    choice = _chosen_before(folder) or choose_baselines(data.examples, heuristics, seed=settings.seed, what=CHOSEN_HERE)
+    report = report_on(model, data.examples, (), heuristics, choice=choice, seed=settings.seed)
     if line.as_json:
-        print(json.dumps({"reward_model": str(folder), "on": settings.on or "held out", **report_to_json(report)}))
-    else:
-        console = open_console()
-        console.print(Text(one_line(_headline(folder, model.info)), style="bold"), soft_wrap=True)
-        print_report(console, report)
+        of = {"reward_model": str(folder), "on": settings.on or "held out", "notes": list(data.notes)}
+        print(json.dumps({**of, **report_to_json(report)}))
+        return 0
+    console = open_console()
+    console.print(Text(one_line(_headline(folder, model.info)), style="bold"), soft_wrap=True)
+    say_line(console, "on", settings.on or "what was held out when it was trained")
+    for note in data.notes:
+        say_line(console, "note", note, style="yellow")
+    print_report(console, report)
     return 0
 
 
-def _examples_on(settings: ReportSettings) -> tuple[Example, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """What a model is measured on."""
+
+    examples: Sequence[Example]
+    notes: tuple[str, ...] = ()
+
+
+def _data_on(settings: ReportSettings, trained_on: Collection[str] | None, folder: Path) -> _Data:
+    """Return the examples of other data, without those that the model was trained on."""
     from selfplay.reward_model.readers import read_data
 
     given = settings.model_dump(include={"runs", "question", "min_gap", "by", "seed"})
-    return read_data(settings.on.split(","), FitSettings.model_validate(given)).examples
+    loaded = read_data(settings.on.split(","), FitSettings.model_validate(given))
+    bad = [f"{counted(len(loaded.problems), 'line')} cannot be used: {loaded.problems[0]}"] if loaded.problems else []
+    if trained_on is None:
+        unknown = f"{folder} does not say what it was trained on: some of these examples may be among it"
+        return _Data(examples=loaded.examples, notes=(*loaded.notes, *bad, unknown))
+    kept = [example for example in loaded.examples if not is_known(example, trained_on)]
+    num, num_known = len(loaded.examples), len(loaded.examples) - len(kept)
+    of = f"{num_known:,} of {_of_kind(loaded.examples)}"
+    if not kept:
+        raise UserError(f"on={settings.on}: {folder} was trained on all {num:,} of these examples; name other data")
+    left_out = [f"{of} hold a dialog that was trained on, and are left out"] if num_known else []
+    return _Data(examples=kept, notes=(*loaded.notes, *bad, *left_out))
+
+
+def _of_kind(examples: Sequence[Example]) -> str:
+    return counted(len(examples), "pair" if all(example.kind == "pair" for example in examples) else "example")
 
 
 def _chosen_before(folder: Path) -> Choice | None:
@@ -92,7 +142,7 @@ def _chosen_before(folder: Path) -> Choice | None:
 def _headline(folder: Path, info: ModelInfo) -> str:
     sources = ", ".join(f"{count:,} of {source or 'unknown'}" for source, count in info.sources.items())
     members = "" if info.num_members == 1 else f", {info.num_members} members"
-    return f"{folder}: {info.backbone}{members}; trained on {plural(info.num_train, 'example')} ({sources})"
+    return f"{folder}: {info.backbone}{members}; trained on {counted(info.num_train, 'example')} ({sources})"
 
 
 def cheap_heuristics() -> dict[str, Heuristic]:
@@ -110,15 +160,20 @@ def _is_cheap(kind: type) -> bool:
 
 def print_report(console: Console, report: Report) -> None:
     """Print what was found, the most important first."""
-    ties = f", {plural(report.num_ties, 'tie')} left out" if report.num_ties else ""
-    pairs = f"of {plural(report.accuracy.num_pairs, 'pair')} from {plural(report.num_groups, 'group')}{ties}"
+    if report.has_too_few:
+        for finding in report.findings:
+            say_line(console, "accuracy", finding, style="yellow")
+        return
+    ties = f", {counted(report.num_ties, 'tie')} left out" if report.num_ties else ""
+    pairs = f"of {counted(report.accuracy.num_pairs, 'pair')} from {counted(report.num_groups, 'group')}{ties}"
     say_line(console, "accuracy", f"{with_interval(report.accuracy)} {pairs}", style="bold")
-    for baseline in report.baselines:
-        say_line(console, "baseline", _baseline(baseline))
-    say_line(console, "", f"baselines chosen on {report.choice.chosen_on}", style="dim")
     for finding in report.findings:
         say_line(console, "", finding, style="yellow")
-    say_line(console, "calibration", _calibration(report.calibration))
+    for baseline, verdict in zip(report.baselines, report.verdicts, strict=True):
+        say_line(console, "baseline", _baseline(baseline))
+        say_line(console, "", verdict, style="" if baseline.standing == "model" else "yellow")
+    say_line(console, "", f"baselines chosen on {report.choice.chosen_on}", style="dim")
+    say_line(console, "calibration", _calibration(report.calibration, num_ties=report.num_ties))
     if report.agreement is not None:
         say_line(console, "members", _agreement(report.agreement))
     _print_shares(console, "by length", report.by_length)
@@ -127,32 +182,31 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def _baseline(baseline: Baseline) -> str:
-    way = "" if baseline.sign > 0 else " (less is better)"
-    difference = baseline.difference
-    text = f"{baseline.name}{way}: {with_interval(baseline.accuracy)}"
-    if not math.isfinite(difference.low):
-        return text
-    points = f"{100 * difference.value:+.1f} points, {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    return f"{text}; the model has {points}"
+    way = "" if baseline.sign > 0 else " (the less, the better)"
+    return f"{baseline.name}{way}: {with_interval(baseline.accuracy)}"
 
 
-def _calibration(calibration: Calibration) -> str:
+def _calibration(calibration: Calibration, *, num_ties: int) -> str:
     if not calibration.num_pairs:
         return "-"
+    # The accuracy leaves ties out, so the two are of different pairs.
+    ties = f" (the accuracy's and {counted(num_ties, 'tie')})" if num_ties else ""
     return (
-        f"error {per_cent(calibration.error)}; log loss {calibration.log_loss:.3f} nats, "
-        f"{math.log(2):.3f} for one that always says one half"
+        f"error {per_cent(calibration.error)}; log loss {calibration.log_loss:.3f} nats, {math.log(2):.3f} for one "
+        f"that always says one half; of {counted(calibration.num_pairs, 'pair')}{ties}"
     )
 
 
 def _agreement(agreement: Agreement) -> str:
     each = ", ".join(per_cent(accuracy) for accuracy in agreement.accuracies)
-    together, divided = per_cent(agreement.when_unanimous.value), per_cent(agreement.when_divided.value)
-    together, divided = per_cent(agreement.when_unanimous.value), per_cent(agreement.when_divided.value)
-    return (
-        f"two of {agreement.num_members} agree on {per_cent(agreement.share)} of pairs; right {each}; their mean "
-        f"{together} where all agree, {divided} elsewhere"
-    )
+    text = f"alone they are right on {each} of pairs; two of them agree on {per_cent(agreement.share)}"
+    parts = ((agreement.when_unanimous, "where all agree"), (agreement.when_divided, "where they do not"))
+    rights = [
+        f"{per_cent(one.value)} of the {counted(one.num_pairs, 'pair')} {where}"
+        for one, where in parts
+        if one.num_pairs
+    ]
+    return f"{text}; together they are right on {' and on '.join(rights)}"
 
 
 def _print_shares(console: Console, title: str, shares: Mapping[str, Share]) -> None:
@@ -180,6 +234,11 @@ def _table(first: str, *others: str) -> Table:
     for column in others:
         table.add_column(column, justify="right")
     return table
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 pair`` or ``1,884 pairs``."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def say_line(console: Console, what: str, text: str, *, style: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from selfplay.commands.reward_progress import FitScreen
-from selfplay.commands.reward_report import REPORT, cheap_heuristics, print_report, say_line
-from selfplay.commands.terminal import one_line, open_console, plural
+from selfplay.commands.reward_report import REPORT, cheap_heuristics, counted, print_report, say_line
+from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import resolve, to_yaml
 from selfplay.errors import UserError
@@ -24,17 +24,47 @@ from selfplay.reward_model.dialogs import Dialog, dialog_of
 from selfplay.reward_model.examples import Example, split_examples
 from selfplay.reward_model.report import report_on, report_to_json
 from selfplay.reward_model.settings import MINILM, REWARD_MODELS, FitSettings
+from selfplay.reward_model.trained_on import is_known
 from selfplay.score import has_failed
 from selfplay.store import RunReader, find_run
 
-__all__ = ["keep_vectors", "run"]
+__all__ = ["USAGE", "keep_vectors", "run"]
 
+USAGE = """
+selfplay reward train DATA ... [key=value ...] [--dry-run] [--json]
+
+Makes a reward model from what was preferred to what, and ends with its report: how often it prefers what was preferred
+among what was held out, and whether length alone, or one simple reward, does as well.  docs/reward-models.md has the
+formats of the data and all settings.
+
+  DATA               a labelled run; a file or folder of pairs (.jsonl, .json, .parquet; chosen and rejected, as
+                     HH-RLHF and TRL write them); chitchat: rated chats between people; several are joined
+  out=FOLDER         where it is written (default: reward_models/NAME-OF-THE-DATA)
+  backbone=minilm    sentence vectors, minutes on a laptop; words: which words a message holds, without any download;
+                     or a language model: smollm2-135m, a folder, a hub id
+  method=lora        of a language model: lora or full
+  held_out=0.2       share of the data that it is measured on
+  ensemble=3         so many members, whose mean counts (default: 3 on sentence vectors, 1 on a language model)
+  noise=0.1          share of labels taken to be drawn blindly; clamp=0.6 keeps targets from 0.4 to 0.6
+  twin=true          a second one on the other half of the labels, always scored beside it
+  start=RM           go on from another reward model
+  reference=RUN      whose conversations score mean 0 and deviation 1 (default: the training data)
+  by=person          of runs: what this one said; question=witty, min_gap=2: of chitchat
+  --dry-run          read the data, print all settings and stop
+  --json             print the report as JSON
+
+Examples:
+  selfplay reward train helpful.jsonl.gz out=reward_models/helpful
+  selfplay reward train my-run backbone=words
+  selfplay reward train chitchat question=witty noise=0.1
+"""
 MOST_SHOWN = 5  # lines of one kind
 MOST_REFERENCE = 1000  # dialogs of the reference, drawn by seed
 DRAW_REFERENCE = 2131  # first part of the spawn key
 SUFFIXES = (".gz", ".jsonl", ".json", ".parquet")
 SIDES = ("train", "test", "validation", "held_out")  # files that are called so are known by their folder's name
 RECORD = "reward_model.json"
+NOTHING_HELD_OUT = "nothing is held out, so nothing tells how good the model is"
 REMEMBERED_TEXTS = 100_000  # 150 MB; the rated chats hold 91,000
 
 
@@ -52,13 +82,22 @@ class _Data:
     @property
     def summary(self) -> list[str]:
         """What a reader of the model's numbers must know of the data."""
-        bad, twice = plural(len(self.problems), "line"), plural(len(self.overlap), "held-out example")
         return [
             *self.notes,
-            *([f"{bad} could not be used"] if self.problems else []),
-            *([f"{twice} left out, for the same dialog is trained on"] if self.overlap else []),
-            *([] if self.held_out else ["nothing is held out, so nothing tells how good the model is"]),
+            *([self.of_problems] if self.problems else []),
+            *([self.of_overlap] if self.overlap else []),
+            *([] if self.held_out else [NOTHING_HELD_OUT]),
         ]
+
+    @property
+    def of_problems(self) -> str:
+        """How many lines are bad, in words."""
+        return f"{counted(len(self.problems), 'line')} could not be used"
+
+    @property
+    def of_overlap(self) -> str:
+        """How many held-out examples are left out, in words."""
+        return f"{counted(len(self.overlap), 'held-out example')} left out, for the same dialog is trained on"
 
 
 def run(line: CommandLine) -> int:
@@ -70,9 +109,9 @@ def run(line: CommandLine) -> int:
     _check_place(out)
     console = open_console(is_stderr=line.as_json)
     data = _read(words, settings)
-    _print_data(console, data)
+    _print_data(console, data, settings)
     if line.dry_run:
-        _print_settings(settings.model_copy(update={"out": out}), data, as_json=line.as_json)
+        _print_settings(_as_used(settings, data, out), data, as_json=line.as_json)
         return 0
     _train(data, settings, out, console=console, as_json=line.as_json)
     return 0
@@ -101,35 +140,70 @@ def _check_place(out: Path) -> None:
 
 
 def _read(words: Sequence[str], settings: FitSettings) -> _Data:
+    from selfplay.reward_model.members import check_backbone
     from selfplay.reward_model.readers import read_data, without_overlap
 
+    # To read the data may take minutes, and a misspelt name none.
+    check_backbone(settings.backbone, runs=settings.runs)
+    known = _known_to_start(settings)
     loaded = read_data(words, settings)
     train, held_out = split_examples(loaded.examples, held_out=settings.held_out, seed=settings.seed)
     if not train:
         raise UserError(f"{' '.join(words)}: nothing is left to train on; see held_out={settings.held_out:g}")
     kept, overlap = without_overlap(train, held_out)
+    overlap += [f"{one.where}: start={settings.start} was trained on it" for one in kept if is_known(one, known)]
     return _Data(
         words=tuple(words),
         train=tuple(train),
-        held_out=tuple(kept),
+        held_out=tuple(example for example in kept if not is_known(example, known)),
         problems=loaded.problems,
         overlap=tuple(overlap),
         notes=loaded.notes,
     )
 
 
-def _print_data(console: Console, data: _Data) -> None:
+def _known_to_start(settings: FitSettings) -> Collection[str]:
+    """Return what stands for the dialogs that the model to start from was trained on."""
+    if not settings.start:
+        return ()
+    from selfplay.reward_model.folder import find, trained_on_of
+
+    return trained_on_of(find(settings.start)) or ()
+
+
+def _print_data(console: Console, data: _Data, settings: FitSettings) -> None:
+    """Print what was read, what of it is used, and how it is parted, in this order."""
     every = [*data.train, *data.held_out]
-    for (source, kind), count in Counter((example.source, example.kind) for example in every).items():
-        say_line(console, "data", f"{source or 'unknown'}: {plural(count, kind)}")
+    for (source, kind), count in Counter((example.source, example.kind) for example in every).most_common():
+        say_line(console, "data", f"{source or 'unknown'}: {counted(count, kind)}")
+    for note in data.notes:
+        say_line(console, "", note, style="yellow")
+    _print_lines(console, "bad lines", data.of_problems, data.problems)
     say_line(console, "split", f"{len(data.train):,} to train on, {len(data.held_out):,} held out")
-    for note in data.summary:
-        say_line(console, "note", note, style="yellow")
-    for what, lines in (("problem", data.problems), ("overlap", data.overlap)):
-        for text in lines[:MOST_SHOWN]:
-            say_line(console, what, text, style="yellow")
-        if len(lines) > MOST_SHOWN:
-            say_line(console, "", f"and {len(lines) - MOST_SHOWN} more like these", style="yellow")
+    told = f"{100 * settings.validation:.0f}% of those to train on decide when to stop; held-out ones only measure"
+    if settings.validation and data.held_out:
+        say_line(console, "", told, style="dim")
+    _print_lines(console, "overlap", data.of_overlap, data.overlap)
+    if not data.held_out:
+        say_line(console, "note", NOTHING_HELD_OUT, style="yellow")
+
+
+def _print_lines(console: Console, what: str, summary: str, lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    say_line(console, what, summary, style="yellow")
+    for text in lines[:MOST_SHOWN]:
+        say_line(console, "", text, style="yellow")
+    if len(lines) > MOST_SHOWN:
+        say_line(console, "", f"and {len(lines) - MOST_SHOWN} more like these", style="yellow")
+
+
+def _as_used(settings: FitSettings, data: _Data, out: Path) -> FitSettings:
+    """Return the settings with what automatic ones come to, where that is known without training."""
+    from selfplay.reward_model.fit import filled_in
+
+    judged = Counter(example.judged for example in data.train).most_common(1)[0][0]
+    return filled_in(settings, judged).model_copy(update={"out": out})
 
 
 def _print_settings(settings: FitSettings, data: _Data, *, as_json: bool) -> None:
@@ -215,7 +289,7 @@ def _reference(settings: FitSettings) -> list[Dialog]:
 def _ending(out: Path, *, is_replaced: bool, has_twin: bool, truncated: int) -> Iterator[str]:
     program = program_name()
     if truncated:
-        yield f"{plural(truncated, 'dialog')} did not fit the model and lost old messages; max_tokens= is their limit"
+        yield f"{counted(truncated, 'dialog')} did not fit the model and lost old messages; max_tokens= is their limit"
     yield f"{'replaced' if is_replaced else 'written'}: {out}{', its twin in it' if has_twin else ''}; next:"
     yield f"  {program} train -r rm:{out}=0.5"
     yield f"  {program} rescore RUN -r rm:{out}=1"

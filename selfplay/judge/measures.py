@@ -6,8 +6,8 @@ Legend: N pairs, R resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ __all__ = [
 
 # Of a probability from 0.5: nearer to it nobody is preferred.
 NO_PREFERENCE = 1e-9
+FEWEST = 10  # pairs: of fewer no share is shown, for its interval would mean nothing
+QUANTILE = 1.959964  # of the normal distribution: 95% lie within
 
 Column = npt.NDArray[np.float64]
 
@@ -69,6 +71,25 @@ class Measures:
     def to_json(self) -> dict[str, Any]:
         """Return the measures as JSON values; what is not known is null."""
         return {key: _finite(value) for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Measures:
+        """Return what `to_json` made of measures."""
+        length = record["length"]
+        return cls(
+            num=record["num"],
+            num_without=record["num_without"],
+            num_truncated=record["num_truncated"],
+            num_clear=record["num_clear"],
+            position=_estimate_of(record["position"]),
+            agreement=_estimate_of(record["agreement"]),
+            agreement_one_order=_estimate_of(record["agreement_one_order"]),
+            length=LengthBias(
+                longer_preferred=_estimate_of(length["longer_preferred"]),
+                base_rate=_estimate_of(length["base_rate"]),
+                correlation=_known(length["correlation"]),
+            ),
+        )
 
 
 def measure(
@@ -131,8 +152,8 @@ def length_bias(
     by_gold = by_gold[differs] if gold is not None else by_gold
     clear = np.array([_side(value) != 0 for value in by_gold], dtype=np.bool_)
     return LengthBias(
-        longer_preferred=_mean(_wins(of_first, sign), seed=seed),
-        base_rate=_mean(_wins(by_gold[clear], sign[clear]) if gold is not None else by_gold, seed=seed),
+        longer_preferred=_share(_wins(of_first, sign), seed=seed),
+        base_rate=_share(_wins(by_gold[clear], sign[clear]) if gold is not None else by_gold, seed=seed),
         correlation=_correlation(difference[differs], of_first),
     )
 
@@ -144,25 +165,42 @@ def agreement(probabilities: Sequence[float], gold: Sequence[float], *, seed: in
     """
     sides = np.array([_side(value) for value in gold], dtype=np.float64)
     clear = sides != 0
-    return _mean(_wins(np.array(probabilities, dtype=np.float64)[clear], sides[clear]), seed=seed)
+    return _share(_wins(np.array(probabilities, dtype=np.float64)[clear], sides[clear]), seed=seed)
 
 
 def measures_text(measures: Measures) -> list[str]:
     """Return the measures as lines for people."""
-    lines = [f"{measures.num} pairs judged" + _counted(measures)]
-    lines.append(
-        f"position: {_shown(measures.position, '+.3f')} of probability goes to the letter A, both orders together"
-    )
-    longer = measures.length.longer_preferred
-    base = measures.length.base_rate
-    beside = f"; by gold {_shown(base, '.0%')}" if base.num else "; even-handed is 50%"
-    related = "" if math.isnan(measures.length.correlation) else f"; correlation {measures.length.correlation:+.2f}"
-    lines.append(f"length: the longer one is preferred in {_shown(longer, '.0%')} of {longer.num}{beside}{related}")
+    lines = [f"{measures.num} pairs judged{_counted(measures)}", f"position: {_position_text(measures.position)}"]
+    lines.append(f"length: {_length_text(measures.length)}")
     if measures.num_clear:
-        both, one = measures.agreement, measures.agreement_one_order
-        alone = f"; with one order only {_shown(one, '.0%')}" if one.num else ""
-        lines.append(f"gold: agrees in {_shown(both, '.0%')} of {both.num} clear pairs{alone}")
+        lines.append(f"gold: {_agreement_text(measures.agreement, measures.agreement_one_order)}")
     return lines
+
+
+def _position_text(position: Estimate) -> str:
+    if not position.num:
+        return "no pair was asked about in both orders"
+    letter, sign = ("A", 1.0) if position.value >= 0.0 else ("B", -1.0)
+    # Turned round, the lower bound is the upper one's.
+    low, high = sorted((sign * position.low, sign * position.high))
+    shown = _shown(Estimate(value=sign * position.value, low=low, high=high, num=position.num), ".3f")
+    return f"over both orders {shown} of probability goes to the letter {letter} beyond an even share"
+
+
+def _length_text(length: LengthBias) -> str:
+    longer, base = length.longer_preferred, length.base_rate
+    if longer.num < FEWEST:
+        return f"too few pairs differ in it to say anything ({longer.num})"
+    beside = f"; by gold {_shown(base, '.0%')}" if base.num >= FEWEST else "; even-handed is 50%"
+    related = "" if math.isnan(length.correlation) else f"; correlation {length.correlation:+.2f}"
+    return f"the longer one is preferred in {_shown(longer, '.0%')} of {longer.num}{beside}{related}"
+
+
+def _agreement_text(both: Estimate, one: Estimate) -> str:
+    if both.num < FEWEST:
+        return f"too few pairs on which it has a preference to say anything ({both.num})"
+    alone = f"; with one order only {_shown(one, '.0%')}" if one.num >= FEWEST else ""
+    return f"agrees in {_shown(both, '.0%')} of {both.num} clear pairs{alone}"
 
 
 def _counted(measures: Measures) -> str:
@@ -199,10 +237,31 @@ def _mean(values: Column, *, seed: int) -> Estimate:
     return Estimate(value=float(values.mean()), low=low, high=high, num=num)
 
 
+def _share(values: Column, *, seed: int) -> Estimate:
+    """Return the mean of [N] numbers from 0 to 1; where all are alike, which resampling would call certain, bounded.
+
+    Source: Wilson's score interval for all of n, whose width is z^2 / (n + z^2) of what could have been.
+    """
+    found = _mean(values, seed=seed)
+    if not found.num or np.ptp(values):
+        return found
+    missed = QUANTILE**2 / (found.num + QUANTILE**2)
+    return replace(found, low=found.value * (1.0 - missed), high=found.value + missed * (1.0 - found.value))
+
+
 def _correlation(one: Column, other: Column) -> float:
     if len(one) < 2 or not one.std() or not other.std():
         return math.nan
     return float(np.corrcoef(one, other)[0, 1])
+
+
+def _estimate_of(record: Mapping[str, Any]) -> Estimate:
+    bounds = {key: _known(record[key]) for key in ("value", "low", "high")}
+    return Estimate(**bounds, num=int(record["num"]))
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -66,9 +67,11 @@ class Baseline:
     difference: Share  # the model's accuracy minus this one's
 
     @property
-    def does_as_well(self) -> bool:
-        """Whether nothing shows that the model is better."""
-        return not self.difference.low > 0.0
+    def standing(self) -> Literal["model", "alike", "baseline"]:
+        """Which of the two the paired interval shows to be better; alike: neither."""
+        if self.difference.low > 0.0:
+            return "model"
+        return "baseline" if self.difference.high < 0.0 else "alike"
 
 
 def choose_baselines(

@@ -118,6 +118,9 @@ def _loading(info: ModelInfo) -> list[str]:
 
 def _results(report: Report) -> Iterator[str]:
     accuracy, num_groups = report.accuracy, report.num_groups
+    if report.has_too_few:
+        yield from (f"**{finding}**" for finding in report.findings)
+        return
     yield f"On {accuracy.num_pairs:,} held-out pairs with a clear label, of {num_groups:,} independent groups:"
     yield ""
     yield "| who | prefers what was preferred (95% interval) | model minus it, points |"
@@ -133,9 +136,10 @@ def _results(report: Report) -> Iterator[str]:
     calibration = report.calibration
     yield (
         f"Log loss {calibration.log_loss:.3f} nats a pair (one that always says one half: {math.log(2):.3f}), "
-        f"calibration error {per_cent(calibration.error)}."
+        f"calibration error {per_cent(calibration.error)}, over {calibration.num_pairs:,} pairs"
+        f"{f' ({report.num_ties:,} of them ties)' if report.num_ties else ''}."
     )
-    for finding in report.findings:
+    for finding in (*report.verdicts, *report.findings):
         yield ""
         yield f"**{finding}**"
     yield from _groups("source", report.by_source)

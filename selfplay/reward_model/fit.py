@@ -15,13 +15,14 @@ from selfplay.errors import UserError
 from selfplay.models import MODELS, Say, pinned
 from selfplay.reward_model.dialogs import Dialog, Judged
 from selfplay.reward_model.examples import Example, split_examples
-from selfplay.reward_model.folder import find, info_of
+from selfplay.reward_model.folder import find, info_of, trained_on_of
 from selfplay.reward_model.members import is_on_sentences, load_members, new_members, tokenizer_hash_of
 from selfplay.reward_model.model import ModelInfo, RewardModel, accuracy_of
 from selfplay.reward_model.normaliser import Normaliser, normaliser_of
 from selfplay.reward_model.scorer import Scorer
 from selfplay.reward_model.sentence_scorer import SentenceScorer
 from selfplay.reward_model.settings import FitSettings, Scope
+from selfplay.reward_model.trained_on import digests_of
 from selfplay.reward_model.training import Progress, Task, train_member
 
 __all__ = ["Progress", "filled_in", "fit"]
@@ -171,6 +172,9 @@ def _fit_one(train: Sequence[Example], plan: _Plan, *, is_twin: bool) -> RewardM
         accuracies.append(train_member(member, number, task, rng))
     model = _on_one_scale(members, _info(train, plan, members, accuracies), plan)
     model.info = replace(model.info, accuracy=accuracy_of(model, plan.held_out))
+    before = trained_on_of(find(settings.start)) if settings.start else frozenset()
+    # Of a start that does not say what it has read, nothing is known of the whole.
+    model.trained_on = None if before is None else digests_of(train) | before
     if isinstance(members[0], SentenceScorer):
         members[0].sentences.forget()
     return model

@@ -5,6 +5,7 @@
                          model.safetensors, config.json, ... or adapter_model.safetensors, ...: a language model; or
                          members/0/ ...        several of them
                          held_out.jsonl        examples that it was not trained on
+                         trained_on.txt        what stands for each dialog that it was trained on
                          twin/                 a reward model of the other half of the labels
                          README.md             the card
 
@@ -13,6 +14,7 @@ A folder is written under a name that begins with a dot and renamed, so it is th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -27,15 +29,17 @@ from selfplay.errors import UserError
 from selfplay.line_files import RecordError, json_from_line, line_from_json
 from selfplay.reward_model.examples import Example, example_from_json, example_to_json
 from selfplay.reward_model.info import RECORD, find
-from selfplay.reward_model.members import load_members, save_members, tokenizer_hash_of
+from selfplay.reward_model.members import MEMBERS, check_backbone, load_members, save_members, tokenizer_hash_of
 from selfplay.reward_model.model import ModelInfo, RewardModel
 from selfplay.reward_model.normaliser import Normaliser
 from selfplay.reward_model.settings import FitSettings
+from selfplay.reward_model.trained_on import lines_of, read_lines
 from selfplay.whole_files import is_of_the_system, reason, sync, write_whole
 
-__all__ = ["RECORD", "find", "held_out_of", "info_of", "load", "save"]
+__all__ = ["RECORD", "find", "held_out_of", "info_of", "load", "save", "trained_on_of"]
 
-HELD_OUT, TWIN = "held_out.jsonl", "twin"
+HELD_OUT, TRAINED_ON, TWIN = "held_out.jsonl", "trained_on.txt", "twin"
+WEIGHTS = ("*.safetensors", "members/*/*.safetensors")  # files whose content the record knows
 FAMILY, VERSION = "selfplay.reward_model/", 1
 
 
@@ -70,7 +74,10 @@ def _fill(folder: Path, model: RewardModel, *, name: str) -> None:
     save_members(model.members, folder)
     lines = b"".join(line_from_json(example_to_json(example)) for example in model.held_out)
     write_whole(folder / HELD_OUT, lines)
-    record = json.dumps(_record(model, name), indent=2, allow_nan=False).encode("ascii") + b"\n"
+    if model.trained_on is not None:
+        write_whole(folder / TRAINED_ON, lines_of(model.trained_on))
+    fields = {**_record(model, name), "weights": _hashes(folder)}
+    record = json.dumps(fields, indent=2, allow_nan=False).encode("ascii") + b"\n"
     write_whole(folder / RECORD, record)
     if model.twin is not None:
         _fill(folder / TWIN, model.twin, name=f"{name}/{TWIN}")
@@ -100,6 +107,17 @@ def _record(model: RewardModel, name: str) -> dict[str, Any]:
     }
 
 
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file of weights, by its place in the folder."""
+    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _put_in_place(draft: Path, target: Path) -> None:
     for path in sorted(draft.rglob("*")):
         sync(path)
@@ -122,6 +140,8 @@ def load(folder: Path) -> RewardModel:
     record = _read_record(folder)
     info = _info(record, folder)
     mixture, *normalisers = _scale(record, folder)
+    _check_weights(record, folder)
+    _check_backbone(info, folder)
     members = load_members(folder, info.num_members, settings=info.settings, scope=info.scope, is_trainable=False)
     found = tokenizer_hash_of(members[0])
     if found != info.tokenizer_hash:
@@ -129,13 +149,15 @@ def load(folder: Path) -> RewardModel:
             f"{folder} was trained with another tokenizer ({info.tokenizer_hash[:8]}) than {info.backbone} has now "
             f"({found[:8]}); its numbers would mean nothing"
         )
-    return RewardModel(
+    model = RewardModel(
         info=info,
         members=members,
         normalisers=normalisers,
         mixture=mixture,
         twin=load(folder / TWIN) if (folder / TWIN / RECORD).is_file() else None,
     )
+    model.trained_on = trained_on_of(folder)
+    return model
 
 
 def info_of(folder: Path) -> ModelInfo:
@@ -153,6 +175,45 @@ def held_out_of(folder: Path) -> list[Example]:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except RecordError as error:
         raise UserError(f"{path} holds something else than examples: {error}") from error
+
+
+def trained_on_of(folder: Path) -> frozenset[str] | None:
+    """Return what stands for the dialogs that a reward model was trained on; None: its folder does not say.
+
+    Raises UserError if that cannot be read.
+    """
+    path = folder / TRAINED_ON
+    try:
+        return read_lines(path.read_bytes()) if path.is_file() else None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} holds something else than digests of dialogs: {error}") from error
+
+
+def _check_weights(record: Mapping[str, Any], folder: Path) -> None:
+    """Refuse files that are not those whose scale the record holds; a record of an older version knows none."""
+    known = record.get("weights", {})
+    if not isinstance(known, Mapping):
+        raise UserError(f"{folder / RECORD} is damaged: weights should name files and their sha256")
+    for name, expected in known.items():
+        file = folder / name
+        try:
+            # What is missing is named by whoever needs it.
+            is_other = file.is_file() and _sha256(file) != expected
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {reason(error)}") from error
+        if is_other:
+            raise UserError(f"{file} is damaged, or of another reward model: {RECORD} beside it has another sha256")
+
+
+def _check_backbone(info: ModelInfo, folder: Path) -> None:
+    if (folder / "config.json").is_file() or (folder / MEMBERS / "0" / "config.json").is_file():
+        return  # a whole model, which needs no other
+    try:
+        check_backbone(info.backbone, runs=info.settings.runs)
+    except UserError as error:
+        raise UserError(f"{folder / RECORD} names a backbone that is not here: {error}") from error
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

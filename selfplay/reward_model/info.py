@@ -23,6 +23,11 @@ def find(name: str, *, root: Path = REWARD_MODELS) -> Path:
         if name and (place / RECORD).is_file():
             return place
     for place in places:
+        if name and place.is_file():
+            raise UserError(
+                f"{place} is a file, and a reward model is a folder; `reward train {name}` makes one of data, and "
+                f"`reward report RM on={name}` measures one on it"
+            )
         if name and place.is_dir():
             raise UserError(f"{place} is no reward model: it has no {RECORD}")
     known = sorted(path.parent.name for path in root.glob(f"*/{RECORD}"))

@@ -48,10 +48,11 @@ def run_examples(folder: Path, *, by: str = "", ids: Collection[str] | None = No
     loaded = Loaded(
         examples=tuple(reading.examples),
         num_lines=len(labels) + len(lines.problems),
-        problems=(*(f"{folder.name}/{problem}" for problem in lines.problems), *reading.problems),
+        # The store says of each that it is skipped.
+        problems=(*(f"{folder.name}/{one.removesuffix(', skipped')}" for one in lines.problems), *reading.problems),
         notes=(*counted(reading.notes), *_one_sided(labels)),
     )
-    return stop_if_bad(loaded, f"run {folder.name}")
+    return stop_if_bad(loaded, f"{folder / PREFERENCES}", place=f"{folder.name}/{PREFERENCES}")
 
 
 def ids_of(label: Label) -> Sequence[str]:
@@ -109,7 +110,7 @@ class _Reading:
                 if not self._is_left_out(label, known):
                     self._add(label, where, name, scales)
             except RecordError as error:
-                self.problems.append(f"{where}: {error}, skipped")
+                self.problems.append(f"{where}: {error}")
 
     def _is_left_out(self, label: Label, known: Collection[str]) -> bool:
         why = ""

@@ -12,6 +12,7 @@ from selfplay.reward_model.examples import Example
 __all__ = ["Loaded", "check_teaches", "counted", "is_clear", "joined", "ordered", "stop_if_bad"]
 
 MOST_BAD = 0.05  # of the lines
+MOST_SHOWN = 5  # bad lines, in the message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +39,25 @@ def joined(parts: Sequence[Loaded]) -> Loaded:
     )
 
 
-def stop_if_bad(loaded: Loaded, name: str) -> Loaded:
-    """Return what was read; raises UserError if over 5% of its lines are bad."""
+def stop_if_bad(loaded: Loaded, name: str, *, place: str) -> Loaded:
+    """Return what was read; raises UserError if over 5% of its lines are bad.
+
+    name: how the message calls it; place: what stands before the line number in its problems.
+    """
     bad = len(loaded.problems)
-    if bad > MOST_BAD * loaded.num_lines:
-        share = f"{bad} of {loaded.num_lines} lines cannot be used, and more than 5% may not be bad"
-        raise UserError(f"{name}: {share}; the first: {loaded.problems[0]}")
-    return loaded
+    if bad <= MOST_BAD * loaded.num_lines:
+        return loaded
+    shown = [_with_number(problem, place) for problem in loaded.problems[:MOST_SHOWN]]
+    rest = [f"and {bad - MOST_SHOWN} more"] if bad > MOST_SHOWN else []
+    raise UserError(
+        f"{bad} of {loaded.num_lines} lines of {name} cannot be used, and more than {100 * MOST_BAD:.0f}% stops: "
+        f"{'; '.join([*shown, *rest])}"
+    )
+
+
+def _with_number(problem: str, place: str) -> str:
+    """Return a problem without the file that the message has named already: ``line 3: not valid JSON``."""
+    return f"line {problem.removeprefix(f'{place}:')}" if problem.startswith(f"{place}:") else problem
 
 
 def check_teaches(loaded: Loaded) -> None:
@@ -87,5 +100,10 @@ def ordered(example: Example) -> Example:
 
 
 def counted(left_out: Counter[str]) -> list[str]:
-    """Return what was counted as notes, such as "31 ties"."""
-    return [f"{num} {what}" for what, num in left_out.items() if num]
+    """Return what was counted as notes, such as "31 ties"; what was counted begins with a plural."""
+    return [f"{num:,} {what if num > 1 else _one(what)}" for what, num in left_out.items() if num]
+
+
+def _one(what: str) -> str:
+    noun, space, rest = what.partition(" ")
+    return f"{noun.removesuffix('s')}{space}{rest}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfplay.errors import UserError
-from selfplay.models import Say
+from selfplay.models import MODELS, Say, check_name
 from selfplay.reward_model.scorer import Scorer
 from selfplay.reward_model.sentence_scorer import (
     Sentences,
@@ -17,9 +17,12 @@ from selfplay.reward_model.sentence_scorer import (
 from selfplay.reward_model.settings import MINILM, FitSettings, Scope
 from selfplay.sentences import MINILM as ENCODER
 from selfplay.sentences import WordVectors, encoder_of
+from selfplay.written import nearest
 
 __all__ = [
+    "MEMBERS",
     "WORDS",
+    "check_backbone",
     "is_on_sentences",
     "load_members",
     "new_members",
@@ -30,6 +33,24 @@ __all__ = [
 
 WORDS = "words"  # a backbone that needs no files: which words a message holds
 MEMBERS = "members"  # the folder of several language models
+
+
+def check_backbone(backbone: str, *, runs: Path) -> None:
+    """Raise UserError, one sentence, if nothing of this name reads dialogs; nothing is loaded or fetched."""
+    if is_on_sentences(backbone):
+        return
+    try:
+        check_name(backbone, key="backbone", runs=runs)
+    except UserError as error:
+        if "there is no such model" not in str(error):
+            raise
+        names = (MINILM, WORDS, *MODELS)
+        hint = nearest(backbone, names, is_list_shown=False)
+        raise UserError(
+            f"backbone={backbone}: there is none of this name{hint} ({MINILM} and {WORDS} train in minutes; "
+            f"or take a language model: {', '.join(MODELS)}, a local Hugging Face folder, RUN or RUN@STEP of a "
+            "training run, or a hub id such as owner/name)"
+        ) from error
 
 
 def is_on_sentences(backbone: str) -> bool:

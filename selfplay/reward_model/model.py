@@ -5,7 +5,7 @@ Legend: M members, P pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast, get_args
 
@@ -79,6 +79,7 @@ class RewardModel:
         self.mixture = mixture  # of the members' mean
         self.twin = twin  # trained on the other half of the labels
         self.held_out = list(held_out)  # examples that it was not trained on
+        self.trained_on: Collection[str] | None = None  # digests of the dialogs it was trained on; None: not known
 
     @property
     def num_truncated(self) -> int:

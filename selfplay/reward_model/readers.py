@@ -115,22 +115,22 @@ def file_examples(path: Path, *, split: Split | None = None) -> Loaded:
                 raise record
             example = example_of_line(record, source=source, split=split, where=where)
         except RecordError as error:
-            problems.append(f"{where}: {error}, skipped")
+            problems.append(f"{where}: {error}")
             continue
         if example is None:
-            notes["pairs whose sides are the same left out"] += 1
+            notes[f"pairs of {path.name} left out, for the two sides are the same"] += 1
         else:
             examples.append(example)
     notes["ties"] += sum(one.kind == "pair" and not is_clear(one) for one in examples)
     if split == "held_out":
-        notes[f"examples of {path.name} are held out"] += len(examples)
+        notes[f"examples of {path.name} held out, as its name says"] += len(examples)
     found = Loaded(
         examples=tuple(_without_common_keys(examples)),
         num_lines=num_lines,
         problems=tuple(problems),
-        notes=tuple(counted(notes)),
+        notes=tuple(counted(notes)) if num_lines else (f"{path} has no lines",),
     )
-    return stop_if_bad(found, str(path))
+    return stop_if_bad(found, str(path), place=path.name)
 
 
 def _without_common_keys(examples: Sequence[Example]) -> Iterator[Example]:

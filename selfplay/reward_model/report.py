@@ -27,6 +27,7 @@ REPORT_SCHEMA = "selfplay.reward_model_report/1"
 SURE = 1e-6  # probabilities stay so far from 0 and 1 in the log loss
 BIN_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FEWEST_GROUPS = 30  # with fewer, an interval itself is uncertain
+TOO_FEW_GROUPS, TOO_FEW_PAIRS = 10, 20  # with fewer of either, nothing is said
 # By how much longer the preferred one is, as a share of the longer one's words: the upper bound of each bucket.
 LENGTHS: Mapping[str, float] = {
     "preferred under half as long": -0.5,
@@ -83,7 +84,13 @@ class Report:
     agreement: Agreement | None  # None: there is one member
     baselines: tuple[Baseline, ...]
     choice: Choice
+    verdicts: tuple[str, ...]  # a sentence for each baseline: which is better; none where there is too little to say
     findings: tuple[str, ...]  # sentences: what a reader must not miss
+
+    @property
+    def has_too_few(self) -> bool:
+        """Whether there is too little to say anything: chance alone would give any accuracy."""
+        return _has_too_few(self.accuracy.num_pairs, self.num_groups)
 
 
 def report_on(
@@ -105,6 +112,7 @@ def report_on(
     verdicts = verdicts_of(model, counts.pairs)
     right = counts.right([one.mean for one, _ in verdicts], [other.mean for _, other in verdicts])
     accuracy, baselines = counts.share(right), tuple(baselines_of(counts, right, choice, heuristics))
+    has_too_few = _has_too_few(accuracy.num_pairs, counts.num_groups)
     return Report(
         num_examples=len(held_out),
         num_ties=len(pairs) - len(counts.pairs),
@@ -116,7 +124,8 @@ def report_on(
         agreement=_agreement(counts, right, verdicts),
         baselines=baselines,
         choice=choice,
-        findings=tuple(_findings(accuracy, baselines, num_groups=counts.num_groups)),
+        verdicts=() if has_too_few else tuple(_verdict(accuracy, baseline) for baseline in baselines),
+        findings=tuple(_findings(accuracy, num_groups=counts.num_groups)),
     )
 
 
@@ -140,6 +149,10 @@ def choice_from_json(record: Mapping[str, Any]) -> Choice | None:
         heuristic_sign=int(written["heuristic_sign"]),
         chosen_on=str(written.get("chosen_on", "")),
     )
+
+
+def _has_too_few(num_pairs: int, num_groups: int) -> bool:
+    return num_pairs < TOO_FEW_PAIRS or num_groups < TOO_FEW_GROUPS
 
 
 def _bucket(pair: JudgedPair) -> str:
@@ -194,28 +207,41 @@ def _agreement(counts: PairCounts, right: Column, verdicts: Sequence[tuple[Verdi
     )
 
 
-def _findings(accuracy: Share, baselines: Sequence[Baseline], *, num_groups: int) -> Iterator[str]:
-    if not accuracy.num_pairs:
-        yield "No held-out pair has a clear label, so there is no accuracy."
+def _findings(accuracy: Share, *, num_groups: int) -> Iterator[str]:
+    if _has_too_few(accuracy.num_pairs, num_groups):
+        yield _too_few(accuracy.num_pairs, num_groups)
         return
     if not accuracy.low > CHANCE:
         yield f"Nothing shows that it is better than a coin: {_per_cent(accuracy.value)} right{_interval(accuracy)}."
-    for baseline in baselines:
-        if baseline.does_as_well:
-            yield _as_well(accuracy, baseline)
     if num_groups < FEWEST_GROUPS:
         yield f"The held-out pairs are of {num_groups} independent groups only: take every interval as too narrow."
 
 
-def _as_well(accuracy: Share, baseline: Baseline) -> str:
-    one, other = _per_cent(baseline.accuracy.value), _per_cent(accuracy.value)
-    verb = "does better" if baseline.difference.high < 0.0 else "does as well"
-    way = "" if baseline.sign > 0 else ", the lower the better,"
-    difference = baseline.difference
-    points = f"model minus baseline {100 * difference.value:+.1f} points"
-    if math.isfinite(difference.low):
-        points += f", 95% interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    return f"The baseline {baseline.name}{way} {verb}: {one} right, the model {other} ({points})."
+def _too_few(num_pairs: int, num_groups: int) -> str:
+    if not num_pairs:
+        return "No held-out pair has a clear label, so there is no accuracy."
+    pairs, groups = (f"{num} {noun}{'s' * (num != 1)}" for num, noun in ((num_pairs, "pair"), (num_groups, "group")))
+    return (
+        f"There are too few held-out pairs to say anything: {pairs} with a clear label, from {groups}; it takes "
+        f"{TOO_FEW_PAIRS} from {TOO_FEW_GROUPS}."
+    )
+
+
+def _verdict(accuracy: Share, baseline: Baseline) -> str:
+    name = baseline.name if baseline.sign > 0 else f"{baseline.name} (the less, the better)"
+    one, other, difference = accuracy.value, baseline.accuracy.value, baseline.difference
+    value, low, high = (f"{100 * number:+.1f}" for number in (difference.value, difference.low, difference.high))
+    points = f"{value} points, 95% interval {low} to {high}"
+    if baseline.standing == "alike":
+        return (
+            f"The model and {name} cannot be told apart on {accuracy.num_pairs:,} pairs: {_per_cent(one)} and "
+            f"{_per_cent(other)} right (model minus baseline {points})."
+        )
+    if baseline.standing == "model":
+        return f"The model is better than {name}: {_per_cent(one)} against {_per_cent(other)} right ({points})."
+    return (
+        f"The baseline {name} is better than the model: {_per_cent(other)} against {_per_cent(one)} right ({points})."
+    )
 
 
 def _interval(share: Share) -> str:

@@ -90,7 +90,7 @@ class Sentences:
     def _vectors(self, texts: Sequence[str], *, say: Say) -> Mapping[str, Floats]:
         found: dict[str, Floats] = {}
         for start in range(0, len(texts), TEXTS_PER_WORD):
-            say(f"vectors of {start} of {len(texts)} texts are there")
+            say(f"{start:,} of {len(texts):,} texts read" if start else f"reading {len(texts):,} texts")
             found |= self._encoder.vectors(texts[start : start + TEXTS_PER_WORD])
         return found
 

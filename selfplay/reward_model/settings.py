@@ -21,7 +21,8 @@ class FitSettings(Settings):
     """How a reward model is trained."""
 
     seed: int = Field(default=0, ge=0)  # every draw derives from it
-    backbone: str = Field(default=MINILM, min_length=1)  # minilm: sentence vectors; or a model as model= takes it
+    backbone: str = Field(default=MINILM, min_length=1)  # minilm: sentence vectors; words: which words a message
+    # holds, without any download; or a language model as model= takes it
     method: Literal["lora", "full"] = "lora"  # of a language model; the sentence encoder itself is never trained
     scope: Literal["auto", "turn", "conversation"] = "auto"  # auto: turn, but conversation where a language model
     # learns from verdicts about conversations
@@ -34,7 +35,7 @@ class FitSettings(Settings):
     clamp: float = Field(default=1.0, gt=0.5, le=1)  # targets stay within 1 - clamp and clamp (Constitutional AI: 0.6)
     ties: bool = True  # false: ties are left out
     epochs: int = Field(default=0, ge=0)  # most passes over the data; 0: 60 on sentence vectors, 3 on a language model
-    patience: int = Field(default=0, ge=0)  # evaluations without a better held-out loss that end it; 0: 6 and 2
+    patience: int = Field(default=0, ge=0)  # evaluations without a better validation loss that end it; 0: 6 and 2
     batch_size: int = Field(default=32, ge=1)  # examples; all dialogs of an example are in one batch
     learning_rate: float = Field(default=0.0, ge=0)  # 0: 1e-3 on sentence vectors, 1e-4 with lora, 1e-5 in full
     weight_decay: float = Field(default=0.01, ge=0)

@@ -42,6 +42,7 @@ class Progress:
     validation_loss: float | None  # at the last evaluation; None: there was none
     validation_accuracy: float | None  # of clear pairs; None: there are none
     is_twin: bool = False  # of the model on the other half of the labels
+    ending: str = ""  # why it is over and which state is kept, in words; "": it goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class _Standing:
 
     loss: float
     accuracy: float | None
+    step: int  # after which it stood so
 
     def is_better_than(self, other: _Standing | None) -> bool:
         return other is None or (self.accuracy or 0.0, -self.loss) > (other.accuracy or 0.0, -other.loss)
@@ -105,9 +107,10 @@ class _Training:
             for place, batch in enumerate(self._batches(), start=1):
                 self._update(batch)
                 is_evaluated = place in places and self._evaluate()
-                if is_evaluated or self._step % STEPS_PER_REPORT == 0:
-                    self._report(epoch)
-                if self._num_worse >= self._task.settings.patience:
+                ending = self._ending()
+                if is_evaluated or ending or self._step % STEPS_PER_REPORT == 0:
+                    self._report(epoch, ending)
+                if ending:
                     return
 
     def finish(self) -> float | None:
@@ -157,12 +160,26 @@ class _Training:
         loss = total / len(validation)
         self._num_worse = 0 if loss < self._least_loss else self._num_worse + 1
         self._least_loss = min(loss, self._least_loss)
-        self._newest = _Standing(loss=loss, accuracy=share_right(self._pairs, values))
+        self._newest = _Standing(loss=loss, accuracy=share_right(self._pairs, values), step=self._step)
         if self._newest.is_better_than(self._best):
             self._best, self._best_state = self._newest, self._scorer.state()
         return True
 
-    def _report(self, epoch: int) -> None:
+    def _ending(self) -> str:
+        """Return why training is over, and which state is kept; "": it is not."""
+        patience, epochs = self._task.settings.patience, self._task.settings.epochs
+        if self._num_worse >= patience:
+            why = f"stopped: no better for {patience} evaluation{'s' * (patience > 1)}"
+        elif self._step == self._num_steps:
+            why = f"all {epochs} epochs" if epochs > 1 else "one epoch"
+        else:
+            return ""
+        if self._best is None:
+            return f"{why}; kept the last state"
+        epoch = math.ceil(self._best.step / self._steps_per_epoch)
+        return f"{why}; kept {f'epoch {epoch}' if epoch else 'what it started from'}"
+
+    def _report(self, epoch: int, ending: str) -> None:
         newest = self._newest
         self._task.on_progress(
             Progress(
@@ -174,6 +191,7 @@ class _Training:
                 validation_loss=None if newest is None else newest.loss,
                 validation_accuracy=None if newest is None else newest.accuracy,
                 is_twin=self._task.is_twin,
+                ending=ending,
             )
         )
         self._losses.clear()

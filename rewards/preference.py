@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PreferenceReward"]
 
-# Scores have mean 0 and deviation 1 on the reference's conversations: what is farther out is nothing learnt.
+# Numbers have mean 0 and deviation 1 on the reference's turns: what is farther out is nothing learnt.
 MOST = 10.0
 MOST_LOADED = 4
 # What else is recorded of a turn, as rm:NAME.PART.
@@ -39,7 +39,7 @@ class PreferenceReward:
     that reads turns gives one number a turn; one that reads conversations gives each role one, at its last turn.
     Also recorded, and never counted: "spread", the members' deviation; where the folder holds a twin, trained on the
     other half of the labels, "held_out", what that says, and "gap", how much more this one says.
-    Range: -10 to 10; the conversations it was normalised on have mean 0 and deviation 1.
+    Range: -10 to 10; the turns it was normalised on (of a model of conversations: those) have mean 0 and deviation 1.
     Source: Christiano et al. 2017, arXiv:1706.03741; Stiennon et al. 2020, arXiv:2009.01325; the twin: Bai et al. 2022,
     arXiv:2204.05862, section 4.2.
     Exploit: whatever it was not trained on and happens to like; the longer a policy is trained, the more it finds.

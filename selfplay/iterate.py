@@ -33,7 +33,7 @@ from selfplay.config import to_yaml
 from selfplay.dialog import id_order
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
-from selfplay.iterate_rounds import Round, Stage
+from selfplay.iterate_rounds import Round, Stage, read_result, write_result
 from selfplay.iterate_settings import (
     RM,
     IterateSettings,
@@ -188,13 +188,16 @@ class Iteration:
     def _train(self, place: Round) -> None:
         """Train against the round's reward model, from where the last attempt ended."""
         settings = self._train_settings(place)
-        run = self._open(place, settings)
-        result = self.tools.train(run)
-        if result.is_stopped:
-            # An alarm has ended it: what it came to is measured as the others are.
-            self.tools.say(f"training ended after {result.version} of {settings.steps} updates")
-            ended = settings.model_copy(update={"steps": result.version})
-            self.tools.train(self._resume(place, ended))
+        if not place.stop.is_file():
+            result = self.tools.train(self._open(place, settings))
+            if not result.is_stopped:
+                return
+            # An alarm has ended it.  An attempt that is interrupted from here on must not train on.
+            write_result(place.stop, {"version": result.version})
+        # What it came to is measured as the others are.
+        version = int(read_result(place.stop)["version"])
+        self.tools.say(f"training ended after {version} of {settings.steps} updates")
+        self.tools.train(self._resume(place, settings.model_copy(update={"steps": version})))
 
     def _open(self, place: Round, settings: TrainSettings) -> TrainingRun:
         if place.train.is_dir() and checkpoint.newest(place.train) is not None:
@@ -220,7 +223,7 @@ class Iteration:
         measured = {
             name: spec.model_copy(update={"weight": 0.0, "gate": False}) for name, spec in self.tools.gold.items()
         }
-        learnt = reward_model_spec(place.newest_rm(settings), settings, weight=1.0)
+        learnt = reward_model_spec(place.newest_rm(settings), weight=1.0, pessimism=settings.pessimism)
         rewards = {RM: learnt, **measured, **settings.also}
         return train_settings(settings, number=place.number, model=model, rewards=rewards)
 

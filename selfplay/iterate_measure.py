@@ -69,10 +69,14 @@ def _held_out(place: Round) -> Sides:
 
 
 def _specs(place: Round, settings: IterateSettings, tools: Tools) -> Mapping[str, RewardSpec]:
-    """Return gold with its weights, and all else without: the sum is gold's alone."""
+    """Return gold with its weights, and all else without: the sum is gold's alone.
+
+    Both reward models say what their members think on average.  The proxy that is trained on may be less, by what
+    pessimism takes off; the gap, and the alarm of it, are about means.
+    """
     rm = place.newest_rm(settings)
     both = {RM: rm, TWIN: rm / TWIN}
-    learnt = {name: reward_model_spec(folder, settings, weight=0.0) for name, folder in both.items()}
+    learnt = {name: reward_model_spec(folder, weight=0.0) for name, folder in both.items()}
     also = {name: spec.model_copy(update={"weight": 0.0, "gate": False}) for name, spec in settings.also.items()}
     return {**also, **tools.gold, **learnt}
 

@@ -67,6 +67,11 @@ class Round:
         return self.place / "train"
 
     @property
+    def stop(self) -> Path:
+        """After how many updates an alarm ended training; goes where the run goes."""
+        return self.train / "stop.json"
+
+    @property
     def evaluation(self) -> Path:
         """What training changed."""
         return self.place / "evaluation.json"

@@ -34,9 +34,17 @@ __all__ = [
 
 GOLD, JUDGE = "gold", "judge"
 RM, TWIN = "rm", "twin"  # what the reward model, and the one of the other half of the labels, are recorded as
-Purpose = Literal["talk", "label", "split", "fit", "train", "measure"]
+Purpose = Literal["talk", "label", "split", "halves", "fit", "train", "measure"]
 # First parts of the spawn keys: no purpose draws what another one draws.
-DRAWS: Mapping[Purpose, int] = {"talk": 2201, "label": 2202, "split": 2203, "fit": 2204, "train": 2205, "measure": 2206}
+DRAWS: Mapping[Purpose, int] = {
+    "talk": 2201,
+    "label": 2202,
+    "split": 2203,
+    "fit": 2204,
+    "train": 2205,
+    "measure": 2206,
+    "halves": 2207,
+}
 # What a round decides by itself, so that words cannot.
 ON_SENTENCES = (MINILM, "words")  # backbones that are no language model, and have three members unless told
 DECIDED = ("seed", "twin", "reference", "out", "runs", "question", "min_gap", "by")
@@ -75,14 +83,14 @@ class IterateSettings(TrainSettings):
     steps: int = Field(default=10, ge=1)  # updates a round
     rounds: int = Field(default=3, ge=1)
     by: str = GOLD  # who says what is better: gold, the rewards of these settings; gold:REWARD; judge
-    labels: int = Field(default=200, ge=1)  # a round
+    labels: int = Field(default=800, ge=1)  # a round
     unit: Literal["conversation", "turn"] = "conversation"  # what a label is about
     sampler: Literal["uniform", "disagreement"] = "uniform"  # disagreement: of the newest reward model's members
     candidates: int = Field(default=10, ge=1)  # with sampler=disagreement: so many times more pairs are looked at
     gold_noise: float = Field(default=0.0, ge=0, lt=1)  # share of gold labels that are drawn blindly
     gold_temperature: float = Field(default=0.0, ge=0)  # 0: the better one; else drawn, the more so the closer they are
-    talk_conversations: int = Field(default=160, ge=2)  # a round, to be labelled; a multiple of talk_group
-    talk_group: int = Field(default=4, ge=2)  # of those that share a scenario: only these are compared
+    talk_conversations: int = Field(default=192, ge=2)  # a round, to be labelled; a multiple of talk_group
+    talk_group: int = Field(default=8, ge=2)  # of those that share a scenario: only these are compared
     continue_from: Literal["previous", "base"] = "previous"  # base: every round trains the first policy anew
     also: dict[str, RewardSpec] = Field(
         default={}
@@ -150,10 +158,10 @@ def fit_settings(settings: IterateSettings, *, number: int) -> FitSettings:
     return FitSettings.model_construct(**{**own, **changes})
 
 
-def reward_model_spec(folder: Path, settings: IterateSettings, *, weight: float) -> RewardSpec:
+def reward_model_spec(folder: Path, *, weight: float, pessimism: float = 0.0) -> RewardSpec:
     """Return a reward model as one of a run's rewards, by its whole path: where a run goes on from does not matter."""
-    pessimism = {"pessimism": settings.pessimism} if settings.pessimism else {}
-    return RewardSpec.model_validate({"name": f"rm:{folder.resolve()}", "weight": weight, **pessimism})
+    taken_off = {"pessimism": pessimism} if pessimism else {}
+    return RewardSpec.model_validate({"name": f"rm:{folder.resolve()}", "weight": weight, **taken_off})
 
 
 def preset_source(name: str) -> Source:

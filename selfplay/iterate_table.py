@@ -191,13 +191,18 @@ def _notes(settings: IterateSettings) -> list[str]:
         "accuracy: of the reward model on labels of this round that it never saw, before and after it was fitted to "
         "the others; in brackets the 95% interval over scenarios, then the number of clear pairs",
         "proxy: what the policy is trained on, the reward model's number a turn, in deviations from the first round's "
-        "conversations; twin: the same of one that learnt from the other half of the labels; gap: proxy minus twin",
+        f"conversations{_pessimism_words(settings)}; twin: the same of one that learnt from the other half of the "
+        "labels; gap: proxy minus twin",
         f"gold: {_gold_words(settings)}, a turn"
         if settings.by != "judge"
         else "gold: nobody knows it where a judge labels",
         "KL, nats a token: from where the round began, and from the first policy of all",
         "distinct-2 is measured at equal numbers of words on both sides of an arrow",
     ]
+
+
+def _pessimism_words(settings: IterateSettings) -> str:
+    return f", before the pessimism of {settings.pessimism:g} is taken off" if settings.pessimism else ""
 
 
 def _gold_words(settings: IterateSettings) -> str:

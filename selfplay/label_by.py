@@ -84,6 +84,10 @@ class AutoLabeller(Protocol):
         """Return a label for each pair; None: it has nothing to say of that one."""
         ...
 
+    def finish(self) -> None:
+        """All pairs were asked about.  Raises UserError if the labeller proved to be of no use."""
+        ...
+
 
 class GoldLabeller:
     """Prefers the one with more of a known reward: the mean over the turns of the role that is judged.
@@ -113,15 +117,19 @@ class GoldLabeller:
         self._rewards, self._noise, self._temperature = list(rewards), noise, temperature
         self._seed, self._timeout_seconds = seed, timeout_seconds
         self._known: dict[str, ScoredConversation] = {}  # by id
+        self._num_scored = 0
         self._is_prepared = False
 
     def label(self, pairs: Sequence[PairToLabel]) -> list[AutoLabel | None]:
         """Return labels; None: a conversation could not be scored.
 
-        Raises UserError if none of the conversations could.
+        Raises UserError if none of the conversations could, nor any before.
         """
         self._score({one.id: one for pair in pairs for one in (pair.left, pair.right)})
         return [self._label(pair) for pair in pairs]
+
+    def finish(self) -> None:
+        """Do nothing: what cannot score anything was refused by then."""
 
     def _score(self, conversations: Mapping[str, Conversation]) -> None:
         new = [conversation for id, conversation in conversations.items() if id not in self._known]
@@ -130,7 +138,8 @@ class GoldLabeller:
             self._is_prepared = True
         scored = score(new, self._rewards, timeout_seconds=self._timeout_seconds)
         failed = [one.conversation for one in scored if has_failed(one.conversation)]
-        if new and len(failed) == len(new):
+        self._num_scored += len(new) - len(failed)
+        if failed and not self._num_scored:
             raise UserError(
                 f"{self.by} could score none of {len(new)} conversations; {failed[0].id}: {failed[0].error}"
             )
@@ -220,6 +229,10 @@ class Judge(Protocol):
         """Return a verdict for each pair; None: the judge gave no answer."""
         ...
 
+    def finish(self) -> None:
+        """All pairs were asked about.  Raises UserError if most had no answer."""
+        ...
+
 
 class JudgeLabeller:
     """Asks a language model; what it says is a soft label."""
@@ -235,6 +248,10 @@ class JudgeLabeller:
         """Return labels; None: the judge gave no answer."""
         verdicts = self._judge.judge([dialogs_of(pair) for pair in pairs])
         return [None if verdict is None else _label_of(verdict) for verdict in verdicts]
+
+    def finish(self) -> None:
+        """Raise UserError if the judge had no answer to most of what it was asked."""
+        self._judge.finish()
 
 
 def _label_of(verdict: Verdict) -> AutoLabel:
@@ -312,6 +329,7 @@ def label_run(
         num_done += len(block)
         if on_progress is not None:
             on_progress(num_done, len(pairs))
+    labeller.finish()
     return LabelSummary(
         by=labeller.by,
         labelled=tuple(found),

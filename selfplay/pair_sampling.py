@@ -79,6 +79,7 @@ class Sampling:
     model: Members | None = None  # whose members should disagree
     candidates: int = 10  # pairs drawn for each that is kept, where they should
     focus: str = ""  # the role that is judged; "": a trained one that speaks in both
+    scenarios: frozenset[int] | None = None  # seeds of those whose conversations are compared; None: all
     seed: int = 0
 
 
@@ -155,7 +156,9 @@ def _drawn(
     generator = np.random.default_rng(np.random.SeedSequence(sampling.seed, spawn_key=(DRAW_SCENARIO,)))
     known = frozenset(exclude)
     waiting = [
-        _pairs_of_scenario(group, sampling, known, number) for number, group in enumerate(_by_scenario(conversations))
+        _pairs_of_scenario(group, sampling, known, number)
+        for number, group in enumerate(_by_scenario(conversations))
+        if sampling.scenarios is None or group[0].scenario.seed in sampling.scenarios
     ]
     while waiting:
         number = int(generator.integers(len(waiting)))

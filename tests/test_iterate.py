@@ -21,12 +21,19 @@ from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference
 from selfplay.iterate import ITERATE_SCHEMA, Iteration, Tools
 from selfplay.iterate_rounds import Round, read_result, write_result
-from selfplay.iterate_settings import IterateSettings, fit_settings, preset_source, seed_of, train_settings
+from selfplay.iterate_settings import (
+    IterateSettings,
+    fit_settings,
+    preset_source,
+    reward_model_spec,
+    seed_of,
+    train_settings,
+)
 from selfplay.iterate_table import RoundResult, iterate_report, remarks_on, round_to_json, rows_of
 from selfplay.label_by import AutoLabel, GoldLabeller
 from selfplay.pair_sampling import key_of_preference
 from selfplay.preferences import read_preferences
-from selfplay.reward_model.folder import held_out_of
+from selfplay.reward_model.folder import held_out_of, trained_on_of
 from selfplay.run_reader import RunReader
 from selfplay.train_settings import RewardSpec
 from selfplay.training_run import Result, TrainingRun
@@ -43,6 +50,7 @@ SMALL = (
     "talk_conversations=24",
     "talk_group=4",
     "rm.backbone=words",
+    "rm.held_out=0.2",
     "rm.ensemble=2",
     "rm.epochs=2",
     "rm.ties=true",
@@ -298,6 +306,70 @@ def test_interrupted_labelling_goes_on_without_asking_of_a_pair_twice(tmp_path):
     labels = read_preferences(place.talk).preferences
     assert len({key_of_preference(one) for one in labels}) == len(labels) == 24
     assert read_result(place.labels)["num"] == 24
+
+
+def test_a_stop_by_an_alarm_is_remembered_where_measuring_was_interrupted(tmp_path):
+    @dataclass
+    class Alarmed(Shop):
+        """Ends training after one update as an alarm does, and is interrupted before that is measured."""
+
+        num_calls: int = 0
+
+        def train(self, run: TrainingRun) -> Result:
+            self.num_calls += 1
+            if self.num_calls == 2:
+                run.writer.close("interrupted")
+                raise KeyboardInterrupt
+
+            class StopsThen(type(run.screen)):
+                def end_step(self, step: int, metrics: object) -> None:
+                    run.stop()
+
+            run.screen = StopsThen()
+            return run.train()
+
+    shop = Alarmed(settings_of("steps=3"))
+    with pytest.raises(KeyboardInterrupt):
+        shop.iteration(tmp_path).run()
+    place = Round(folder=tmp_path, number=0)
+    assert not place.has("train")
+    again = Shop(shop.settings)
+    again.iteration(tmp_path).run()
+    assert "training ended after 1 of 3 updates" in again.said
+    assert read_result(place.evaluation)["version"] == 1
+
+
+def test_disputed_labels_are_measured_on_uniform_ones_of_other_scenarios(tmp_path):
+    shop = Shop(settings_of("rounds=2", "sampler=disagreement", "candidates=2"))
+    shop.iteration(tmp_path).run()
+    first, second = (Round(folder=tmp_path, number=number) for number in range(2))
+    labels = read_preferences(second.talk).preferences
+    scenario = {one.id: one.scenario.seed for one in RunReader(second.talk).conversations()}
+    uniform = {scenario[one.left] for one in labels if one.sampler == "uniform-same-scenario"}
+    disputed = {scenario[one.left] for one in labels if one.sampler.startswith("disagreement")}
+    # A fifth of 24 labels, on one of six scenarios.
+    assert sum(one.sampler == "uniform-same-scenario" for one in labels) == 5
+    assert len(uniform) == 1
+    assert not uniform & disputed
+    assert len(labels) == 24
+    assert read_result(second.refit)["num_held_out"] <= 5
+    assert {one.sampler for one in read_preferences(first.talk).preferences} == {"uniform-same-scenario"}
+
+
+def test_a_label_stays_on_its_side_of_the_twins_when_more_come(two_rounds):
+    first, second = (trained_on_of(two_rounds / f"rounds/{number}/rm") for number in (1, 2))
+    of_twin = [trained_on_of(two_rounds / f"rounds/{number}/rm/twin") for number in (1, 2)]
+    # Round 2 adds to what both have learnt.
+    assert first < second
+    assert of_twin[0] < of_twin[1]
+    assert not second & of_twin[1]
+
+
+def test_both_reward_models_of_the_table_are_means_and_pessimism_is_trained_on_alone(tmp_path):
+    assert reward_model_spec(tmp_path, weight=1.0, pessimism=0.5).model_dump()["pessimism"] == 0.5
+    assert "pessimism" not in reward_model_spec(tmp_path, weight=0.0).model_dump()
+    text = iterate_report([result()], settings_of("pessimism=0.5"), command="selfplay iterate")
+    assert "before the pessimism of 0.5 is taken off" in text
 
 
 def test_talk_that_was_interrupted_is_done_anew(tmp_path):

@@ -50,6 +50,7 @@ SHOT = "few_shots:\n  - {principle: a, better: ['Speaker: yes'], worse: ['Speake
             "principles:\n  - {id: A b, compare: Which one}\n",
             "line 2: principles.0.id=A b: must be made of small letters",
         ),
+        ("principles:\n  - {id: a, compare: '   '}\n", "line 2: principles.0.compare"),
         (P + "principle: 3\n", "line 3: principle: unknown key; did you mean principles?"),
         (P + "  - {id: a, compare: What}\n", "two have the id a: principle ids must differ"),
         (P + SHOT.replace("principle: a", "principle: b"), "few_shots.0.principle=b: no principle has that id"),

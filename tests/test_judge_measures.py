@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,6 +85,37 @@ def test_a_share_of_which_all_are_alike_is_bounded_as_wilson_has_it():
     all_of_them, none = agreement([0.9] * 10, [1.0] * 10), agreement([0.1] * 10, [1.0] * 10)
     assert (all_of_them.low, all_of_them.high) == (pytest.approx(0.7225, abs=1e-4), 1.0)
     assert (none.low, none.high) == (0.0, pytest.approx(0.2775, abs=1e-4))
+
+
+def test_interval_counts_pairs_of_one_scenario_once():
+    # 40 scenarios, of each of which the judge is right in all ten pairs or in none: 40 draws, not 400.
+    gold = [1.0] * 400
+    right = np.repeat((np.random.default_rng(3).random(40) < 0.7).astype(float), 10).tolist()
+    scenarios = [f"s{number // 10}" for number in range(400)]
+    found, alone = agreement(right, gold, groups=scenarios), agreement(right, gold)
+    half = 1.96 * math.sqrt(found.value * (1 - found.value) / 40)
+    assert (found.value, found.num) == (alone.value, 400)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
+    assert alone.high - alone.low == pytest.approx(2 * half / math.sqrt(10), rel=0.1)
+    pairs, verdicts = [(words(2), words(9))] * 400, [verdict(value, value, value) for value in right]
+    measured = measure(pairs, verdicts, gold=gold, groups=scenarios)
+    assert measured.agreement == found
+    # P(A) of both orders is 2 or 0: -1 or 1 beyond an even share, twice as wide as the share.
+    assert measured.position.high - measured.position.low == pytest.approx(2 * (found.high - found.low), rel=1e-6)
+    # All that is known is one scenario: as Wilson has it of one.
+    assert agreement([1.0, 0.0], [1.0, 1.0], groups=["s", "s"]).low == pytest.approx(
+        0.5 * (1 - 3.8415 / 4.8415), abs=1e-4
+    )
+
+
+def test_very_many_pairs_take_fewer_resamples_and_little_memory():
+    tracemalloc.start()
+    found = agreement([0.6, 0.4] * 10_000, [1.0] * 20_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # 200 resamples of 20,000 numbers of 8 bytes are 32 MB, and twice that while they are made.
+    assert peak < 100e6
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(20_000), rel=0.2)
 
 
 def test_measures_come_back_from_json():

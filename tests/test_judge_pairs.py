@@ -139,6 +139,36 @@ def test_judge_that_never_answers_is_refused_with_what_it_would_say():
         judge(lambda prompt, letter: -9.0).judge(pairs)
 
 
+def mute_judge(patience: int) -> PairJudge:
+    return judge(lambda prompt, letter: -9.0 if "mute" in prompt[-2]["content"] else math.log(0.5), patience=patience)
+
+
+def pairs_of(first: int, last: int, *, says: str) -> list[tuple[Dialog, Dialog]]:
+    return [(dialog("Hi", f"{says} {k}"), dialog("Hi", f"b{k}")) for k in range(first, last)]
+
+
+def test_judge_of_many_calls_is_patient_with_a_bad_beginning_and_warns_once(caplog):
+    asked = mute_judge(16)
+    # 4 of 4 questions without an answer, then 6 of 14: under 16, then never most.
+    assert asked.judge(pairs_of(0, 2, says="mute")) == [None, None]
+    assert asked.judge(pairs_of(2, 3, says="mute") + pairs_of(3, 7, says="a"))[0] is None
+    asked.judge(pairs_of(7, 10, says="a"))
+    asked.finish()
+    assert len(caplog.records) == 1
+
+
+def test_judge_of_many_calls_gives_up_when_most_of_all_had_no_answer():
+    asked = mute_judge(16)
+    asked.judge(pairs_of(0, 1, says="a") + pairs_of(1, 4, says="mute"))
+    with pytest.raises(UserError, match="14 of 16 questions"):
+        asked.judge(pairs_of(4, 8, says="mute"))
+    short = mute_judge(16)
+    short.judge(pairs_of(0, 2, says="mute"))
+    # Of few pairs it is known at the end.
+    with pytest.raises(UserError, match="4 of 4 questions"):
+        short.finish()
+
+
 def test_dialog_without_room_loses_old_messages_and_says_so():
     long = [f"message {k} " * 10 for k in range(6)]
     reader = ScriptedReader(likes_word("good"), most_characters=900)

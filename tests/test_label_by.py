@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from selfplay.dialog import Scores
 from selfplay.errors import UserError
+from selfplay.judge.stored import measures_of_run
 from selfplay.label_by import AutoLabel, GoldLabeller, JudgeLabeller, label_run
 from selfplay.pair_sampling import PairToLabel, Sampling
 from selfplay.preferences import Preference, append_entry, read_preferences
@@ -160,6 +161,22 @@ def test_gold_that_can_score_nothing_says_the_first_error():
         GoldLabeller([WeightedReward(reward=Broken())], name="x").label([pair("a", "b")])
 
 
+def test_gold_that_could_score_others_before_skips_what_it_cannot():
+    class Picky(Tone):
+        def score(self, conversations):
+            if any("Hm" in turn.text for one in conversations for turn in one.turns):
+                raise ValueError("no such word")
+            return super().score(conversations)
+
+    labeller = GoldLabeller([WeightedReward(reward=Picky())], name="tone")
+    assert labeller.label([pair("Hey!", "Hey")])[0].choice == "left"
+    bad = [
+        replace(one, left=talk("000001-g07-0", says="Hm"), right=talk("000001-g07-1", says="Hm!"))
+        for one in [pair("a", "b")]
+    ]
+    assert labeller.label(bad) == [None]
+
+
 def test_gold_refuses_what_compares_conversations_and_nothing_at_all():
     with pytest.raises(UserError, match="compares a conversation with the others of its batch"):
         GoldLabeller([WeightedReward(reward=Compares())], name="x")
@@ -190,6 +207,9 @@ class ScriptedJudge:
     def judge(self, pairs):
         self.read += pairs
         return [self.verdict(*(sum(m.text.count("!") for m in dialog.messages) for dialog in one)) for one in pairs]
+
+    def finish(self):
+        pass
 
     def verdict(self, first, second):
         return None if first == second else Said(probability_first=0.5 + 0.1 * (first - second))
@@ -265,6 +285,18 @@ def test_label_run_keeps_what_was_said_before_an_interrupt(folder):
     rest = label_run(folder, JudgeLabeller(ScriptedJudge()), n=32, sampling=Sampling())
     assert rest.num_labels == 32
     assert len({one.id for one in read_preferences(folder).preferences}) == 40
+
+
+def test_measures_of_labelling_that_went_on_are_of_all_labels(folder):
+    # Of 60 pairs the first attempt labels 40; what is measured afterwards is what was stored by both.
+    label_run(folder, JudgeLabeller(ScriptedJudge()), n=40, sampling=Sampling())
+    label_run(folder, JudgeLabeller(ScriptedJudge()), n=20, sampling=Sampling())
+    found = measures_of_run(folder, "judge:tiny", gold=gold())
+    assert (found.num, found.num_clear, found.agreement.value) == (60, 60, 1.0)
+    assert found.position.value == pytest.approx(0.4)
+    # 20 scenarios of three pairs, all alike: Wilson of 20.
+    assert found.agreement.low == pytest.approx(20 / (20 + 1.959964**2))
+    assert measures_of_run(folder, "judge:other").num == 0
 
 
 def test_label_run_tells_how_far_it_is(folder):

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from selfplay import models
 from selfplay.errors import UserError
 from selfplay.reward_model.dialogs import Dialog, dialog_from_messages, dialog_to_messages
-from selfplay.reward_model.lm_scorer import build_lm_scorer, load_lm_scorer
+from selfplay.reward_model.lm_scorer import _alike, build_lm_scorer, load_lm_scorer
 from selfplay.reward_model.scorer import Scorer
 from selfplay.reward_model.settings import FitSettings
 from selfplay.tiny_model import make_tiny
@@ -143,6 +143,26 @@ def test_packed_numbers_and_gradients_are_those_of_padded_rows(method):
         assert one == pytest.approx(other, abs=1e-4)
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_streams_that_are_padded_take_at_most_twice_their_tokens():
+    sizes = [30, 1500, 55, 60, 700, 50, 45]
+    parts = list(_alike(sizes))
+    # 3 * 1500 is under twice 2,260; with 55 more 4 * 1500 is over twice 2,315.
+    assert [[sizes[number] for number in part] for part in parts] == [[1500, 700, 60], [55, 50, 45, 30]]
+    assert list(_alike([5])) == [[0]]
+
+
+def test_padded_numbers_when_lengths_differ_much_stay_with_their_dialogs():
+    packed, padded = build(), build()
+    padded.model.set_attn_implementation("sdpa")
+    disturb(packed)
+    padded.load(packed.state())
+    texts = ("b", "y" * 300, "a", "z" * 280, "A longer one, but not very.")
+    dialogs = [dialog(("user", "x"), ("assistant", text)) for text in texts] + [dialog(*TALK)]
+    assert len(list(_alike([padded.size(one) for one in dialogs]))) > 1
+    for one, other in zip(read(packed, *dialogs), read(padded, *dialogs), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
 def test_head_of_a_new_member_is_drawn_by_its_seed_with_the_papers_deviation():

@@ -64,3 +64,38 @@ def test_final_tokens_are_those_at_which_dialogs_end():
     family = FAMILIES["llama 3"]
     tokens = DialogTokens(byte_tokenizer(family), model_name="llama 3", scope="turn", max_tokens=4096)
     assert tokens.final_tokens == {byte_tokenizer(family).convert_tokens_to_ids("<|eot_id|>")}
+
+
+@every_family
+@pytest.mark.parametrize("system", ["", BRIEF])
+def test_last_exchange_that_alone_is_too_long_keeps_the_opening_and_its_own_end(name, system):
+    family = FAMILIES[name]
+    whole_tokens, cut_tokens = (
+        DialogTokens(byte_tokenizer(family), model_name=name, scope="turn", max_tokens=num) for num in (4096, 300)
+    )
+    long = Dialog(
+        messages=(Message(text="x" * 500, is_focus=False), Message(text="Yes.", is_focus=True)), system=system
+    )
+    whole, cut = (one.stream(long).tokens.tolist() for one in (whole_tokens, cut_tokens))
+    stream = cut_tokens.stream(long)
+    assert (len(cut), stream.places, stream.is_truncated) == (300, (299,), True)
+    [inside] = set(ids_of(byte_tokenizer(family), "x" * 500))
+    start = whole.index(inside)
+    lost = len(whole) - 300
+    # Only letters of the long message are gone.
+    assert cut[:start] == whole[:start]
+    assert cut[start:] == whole[start + lost :]
+    assert cut.count(inside) == 500 - lost
+
+
+def test_instructions_that_are_too_long_leave_half_of_the_room_to_the_last_message():
+    family = FAMILIES["llama 3"]
+    tokens = DialogTokens(byte_tokenizer(family), model_name="llama 3", scope="turn", max_tokens=100)
+    [inside] = set(ids_of(byte_tokenizer(family), "q" * 9))
+    [heard] = set(ids_of(byte_tokenizer(family), "x" * 9))
+    talk = (Message(text="x" * 60, is_focus=False), Message(text="Yes.", is_focus=True))
+    cut = tokens.stream(Dialog(messages=talk, system="q" * 500)).tokens.tolist()
+    assert len(cut) == 100
+    assert set(cut[40:50]) == {inside}
+    assert inside not in cut[50:]
+    assert heard in cut[50:]

@@ -79,7 +79,7 @@ def test_pairs_become_a_reward_model_as_shown(
 ):
     monkeypatch.chdir(tmp_path)
     shown = README.split("## Learned rewards")[1].split("```json\n")[1].split("```")[0]
-    lines = [shown.replace("an egg", f"{number} eggs") for number in range(20)]
+    lines = [shown.replace("an egg", f"{number} eggs") for number in range(150)]
     (tmp_path / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
     train = next(line for line in LINES if line.startswith("python run.py reward train pairs.jsonl"))
     report = next(line for line in LINES if line.startswith("python run.py reward report"))

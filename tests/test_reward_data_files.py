@@ -162,10 +162,12 @@ def test_opening_that_all_pairs_share_does_not_join_them(tmp_path):
     lines = [
         {"prompt": "Please begin.", "chosen": f"Good {number}", "rejected": f"Bad {number}"} for number in range(10)
     ]
-    train, held_out = split_examples(
-        file_examples(write(tmp_path / "pairs.jsonl", lines)).examples, held_out=0.2, seed=0
-    )
+    found = file_examples(write(tmp_path / "pairs.jsonl", lines))
+    train, held_out = split_examples(found.examples, held_out=0.2, seed=0)
     assert (len(train), len(held_out)) == (8, 2)
+    assert found.notes == (
+        "10 examples of pairs.jsonl share a prompt or beginning with most others, and so may be on both sides",
+    )
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl.gz", "pairs.json", "list.json", "bom.jsonl", "pairs.parquet"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from reward_model_talks import dialog_of_texts, hidden_reward, judged_pairs, ran
 
 from selfplay.errors import UserError
 from selfplay.reward_model.examples import Example
-from selfplay.reward_model.fit import _bootstrap, _on_one_scale, _Plan, filled_in, fit
+from selfplay.reward_model.fit import Halves, _bootstrap, _on_one_scale, _Plan, filled_in, fit
 from selfplay.reward_model.members import new_members
 from selfplay.reward_model.model import accuracy_of
 from selfplay.reward_model.normaliser import Normaliser, normaliser_of
 from selfplay.reward_model.scorer import value_of
 from selfplay.reward_model.settings import FitSettings
+from selfplay.reward_model.trained_on import digests_of
 from selfplay.reward_model.training import Task, loss_of, train_member, values_of
 
 TALKS = judged_pairs(60, seed=1)
@@ -232,9 +234,17 @@ def test_a_twin_learns_from_the_other_half_and_is_put_on_the_same_reference():
     assert {one.is_twin for one in seen} == {False, True}
     dialogs = [dialog for example in TALKS[:40] for dialog in example.dialogs]
     for each in (found, found.twin):
-        values = [verdict.mean for verdict in each.values(dialogs)]
+        values = [verdict.mean for turns in each.turn_values(dialogs) for verdict in turns]
         assert np.mean(values) == pytest.approx(0, abs=1e-9)
         assert np.std(values) == pytest.approx(1)
+
+
+def test_a_twin_learns_from_the_half_that_is_given():
+    settings = QUICK.model_copy(update={"twin": True, "epochs": 1})
+    found = fit_quietly(Halves(own=TALKS[:30], twin=TALKS[30:40]), TALKS[40:], settings)
+    assert (found.info.num_train, found.twin.info.num_train) == (30, 10)
+    assert found.trained_on == digests_of(TALKS[:30])
+    assert found.twin.trained_on == digests_of(TALKS[30:40])
 
 
 # ----- one scale -----
@@ -249,15 +259,19 @@ def test_normaliser_of_a_constant_takes_its_mean_away_alone():
     assert normaliser_of(np.full(5, 0.1)).apply(np.array([0.1, 1.1])).tolist() == pytest.approx([0, 1])
 
 
-def test_each_member_and_their_mean_have_mean_0_and_deviation_1_on_the_reference():
-    reference = [random_dialog(np.random.default_rng(seed)) for seed in range(30)]
-    found = fit_quietly(TALKS, [], QUICK, reference=reference)
-    raw = found.raw_values(reference)
+@pytest.mark.parametrize("judged", ["turn", "conversation"])
+def test_each_member_and_their_mean_have_mean_0_and_deviation_1_over_all_turns_of_the_reference(judged):
+    rng = np.random.default_rng(0)
+    reference = [random_dialog(rng, num_messages=2 + 2 * (number % 3)) for number in range(30)]
+    found = fit_quietly([replace(each, judged=judged) for each in TALKS], [], QUICK, reference=reference)
+    verdicts = [verdict for turns in found.turn_values(reference) for verdict in turns]
+    assert len(verdicts) == 10 * (1 + 2 + 3)
+    values = np.array([verdict.mean for verdict in verdicts])
+    assert (values.mean(), values.std()) == pytest.approx((0, 1), abs=1e-9)
+    raw = found.raw_numbers(reference)
     for number, norm in enumerate(found.normalisers):
         own = norm.apply(raw[:, number])
         assert (own.mean(), own.std()) == pytest.approx((0, 1), abs=1e-9)
-    values = np.array([verdict.mean for verdict in found.values(reference)])
-    assert (values.mean(), values.std()) == pytest.approx((0, 1), abs=1e-9)
 
 
 def test_a_constant_added_to_a_members_numbers_changes_nothing():
@@ -311,6 +325,17 @@ def test_loss_of_a_ranking_without_ties_is_that_of_its_clear_pairs():
     clear = np.log1p(np.exp(-5)) + np.log(2)
     tie = (np.log1p(np.exp(5)) + np.log1p(np.exp(-5))) / 2
     assert loss == pytest.approx({True: (clear + tie) / 3, False: clear / 2})
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_clamp_keeps_the_targets_of_a_rankings_pairs_within_its_bounds(ties):
+    example = Example(dialogs=tuple(dialog_of_texts("a", text) for text in "bcd"), kind="ranking", targets=(1, 1, 2))
+    settings = QUICK.model_copy(update={"clamp": 0.6, "ties": ties})
+    # Differences of the three pairs: 5, 5, 0.  Cross-entropy at a target t: t softplus(-d) + (1 - t) softplus(d).
+    clear = 0.6 * np.log1p(np.exp(-5)) + 0.4 * np.log1p(np.exp(5)) + np.log(2)
+    tie = (np.log1p(np.exp(5)) + np.log1p(np.exp(-5))) / 2
+    found = float(loss_of([example], [torch.tensor([5.0, 0.0, 0.0])], settings))
+    assert found == pytest.approx((clear + tie) / 3 if ties else clear / 2)
 
 
 @pytest.mark.parametrize("judged", ["turn", "conversation"])

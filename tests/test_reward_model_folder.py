@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -75,6 +76,25 @@ def test_save_that_fails_leaves_the_older_model(model, folder):
     before = load(folder).values(DIALOGS)
     with pytest.raises(UserError, match=r"cannot write .*place"):
         save(model, folder, more={"no/such/place": b""})
+    assert load(folder).values(DIALOGS) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["kind"]
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_save_that_is_interrupted_while_it_renames_leaves_the_older_model(model, folder, monkeypatch, which):
+    before = load(folder).values(DIALOGS)
+    rename, calls = type(folder).rename, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == which:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(type(folder), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(model, folder)
+    monkeypatch.undo()
     assert load(folder).values(DIALOGS) == before
     assert [path.name for path in folder.parent.iterdir()] == ["kind"]
 
@@ -185,3 +205,24 @@ def test_training_goes_on_only_from_what_fits(folder):
     settings = SETTINGS.model_copy(update={"start": str(folder), "ensemble": 2})
     with pytest.raises(UserError, match=r"has backbone=words scope=turn ensemble=3, and this model .* ensemble=2"):
         fit(TALKS, [], settings, say=lambda _: None)
+
+
+def test_twin_goes_on_from_the_twin_it_had_and_learns_no_label_of_the_other(model, folder):
+    settings = SETTINGS.model_copy(update={"start": str(folder), "epochs": 1, "learning_rate": 1e-9, "seed": 5})
+    found = fit(TALKS[:32], TALKS[32:], settings, say=lambda _: None)
+    np.testing.assert_allclose(found.raw_values(DIALOGS), model.raw_values(DIALOGS), atol=1e-5)
+    np.testing.assert_allclose(found.twin.raw_values(DIALOGS), model.twin.raw_values(DIALOGS), atol=1e-5)
+    # Another seed would part the same labels otherwise.
+    assert found.trained_on == model.trained_on
+    assert found.twin.trained_on == model.twin.trained_on
+    assert not found.trained_on & found.twin.trained_on
+
+
+def test_twin_is_refused_where_the_start_has_none(model, folder):
+    alone = copy.copy(model)
+    alone.twin = None
+    save(alone, folder)
+    settings = SETTINGS.model_copy(update={"start": str(folder), "epochs": 1})
+    with pytest.raises(UserError, match=r"twin=true start=.*: that reward model has no twin to start") as caught:
+        fit(TALKS[:32], [], settings, say=lambda _: None)
+    assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from selfplay.commands.reward_report import print_report
 from selfplay.reward_model.accuracy import PairCounts, clear_pairs, measured_accuracy
 from selfplay.reward_model.baselines import Choice, choose_baselines, conversation_of, means_of, num_words
 from selfplay.reward_model.card import card_of
-from selfplay.reward_model.dialogs import Dialog, Message
+from selfplay.reward_model.dialogs import Dialog, Message, count_words
 from selfplay.reward_model.examples import Example
 from selfplay.reward_model.judged_pairs import pairs_of
 from selfplay.reward_model.model import ModelInfo, Verdict
@@ -245,6 +245,21 @@ def test_words_of_a_turn_are_those_of_the_last_message():
     one = Dialog(messages=tuple(Message(text=text, is_focus=is_focus) for text, is_focus in said))
     assert num_words(one, "turn") == 1
     assert num_words(one, "conversation") == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "num"),
+    [
+        ("", 0),
+        ("I don't know -- do you?", 5),
+        ("你好吗。", 3),
+        ("私はお茶をPython で飲む。", 9),  # eight letters and a word
+        ("ขอบคุณ", 5),  # five letters, one with a vowel below it
+        ("네, 정말 그래요.", 3),  # Korean parts words
+    ],
+)
+def test_words_of_scripts_without_spaces_are_their_letters(text, num):
+    assert count_words(text) == num
 
 
 def test_dialog_becomes_a_conversation_that_rewards_read():

@@ -30,7 +30,7 @@ def test_features_are_the_message_what_it_answers_their_product_and_the_past():
     features, lengths = Sentences(Compass()).features([dialog])
     assert lengths == [3]
     # Vectors of two numbers are scaled by the root of 2, products by 2.
-    scaled = features[0].numpy() / np.sqrt([2, 2, 2, 2, 4, 4, 2, 2])
+    scaled = features.numpy() / np.sqrt([2, 2, 2, 2, 4, 4, 2, 2])
     np.testing.assert_allclose(
         scaled,
         [
@@ -47,7 +47,7 @@ def test_features_of_what_is_not_there_are_0():
     opening = Dialog(messages=(Message(text="east", is_focus=True), Message(text=" ", is_focus=True)))
     features, _ = Sentences(Compass()).features([opening])
     np.testing.assert_allclose(
-        features[0].numpy() / np.sqrt(2), [[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0]], atol=1e-6
+        features.numpy() / np.sqrt(2), [[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0]], atol=1e-6
     )
 
 
@@ -68,7 +68,9 @@ def test_remembered_dialogs_are_encoded_once_and_features_stay_the_same():
     compass.asked.clear()
     again, _ = sentences.features(dialogs[::-1])
     assert compass.asked == []
-    assert torch.equal(again[1], fresh[0])
+    # The second dialog has two judged messages, and stood behind the first one's only one.
+    assert torch.equal(again[2], fresh[0])
+    assert torch.equal(again[:2], fresh[1:])
     sentences.features([dialog_of_texts("west", "west")])
     assert compass.asked == ["west"]
     sentences.forget()
@@ -83,6 +85,16 @@ def test_read_gives_one_number_a_judged_message_whatever_is_read_beside_it():
     assert (len(long), len(short)) == (3, 1)
     assert long[0] == pytest.approx(short[0], abs=1e-6)
     assert scorer.read([]) == []
+
+
+def test_features_of_one_long_dialog_beside_many_short_ones_take_no_room_for_what_is_not_there():
+    dialogs = [dialog_of_texts(*["north", "east"] * 150), *[dialog_of_texts("west", "north")] * 100]
+    features, lengths = Sentences(Compass()).features(dialogs)
+    assert lengths == [150, *[1] * 100]
+    assert features.shape == (250, 8)
+    # All messages of the long dialog are alike, and so is the mean of those before; the first has none before it.
+    assert torch.allclose(features[1:150], features[1].expand(149, 8), atol=1e-5)
+    assert features[0, 6:].tolist() == [0, 0]
 
 
 def test_state_is_a_copy_to_go_back_to():

@@ -54,7 +54,7 @@ the first policy.
   rounds=3                 how many
   by=gold                  who says what is better: the rewards of these settings; gold:REWARD, such as gold:question or
                            gold:mix:vhrl; judge: a language model (judge.model= .constitution= .few_shot= .clamp=)
-  labels=200               a round; of talk_conversations=160, of which talk_group=4 share a scenario
+  labels=800               a round; of talk_conversations=192, of which talk_group=8 share a scenario
   sampler=uniform          disagreement: pairs on which the members of the newest reward model disagree most
   gold_noise=0.1           share of gold labels that are drawn blindly; gold_temperature=0.5: close ones may be wrong
   rm=refreshed             frozen: the first round's reward model is kept; it is measured all the same
@@ -71,7 +71,7 @@ the first policy.
 
 Examples:
   selfplay iterate preset=tiny
-  selfplay iterate by=gold:question labels=300 out=runs/asks
+  selfplay iterate rewards.sentiment=1 out=runs/asks
   selfplay iterate by=judge judge.model=smollm2-135m rounds=3 -r question=0
   selfplay iterate resume=runs/asks rounds=5
 """
@@ -366,7 +366,7 @@ def _gold_name(settings: IterateSettings, rewards: Sequence[WeightedReward]) -> 
 
 
 def _judge(settings: IterateSettings, folder: Path, *, seed: int) -> AutoLabeller:
-    from selfplay.judge.pairs import PairJudge
+    from selfplay.judge.pairs import LABELLING, PairJudge
     from selfplay.judge.verdicts import VERDICTS
     from selfplay.label_by import JudgeLabeller
 
@@ -379,5 +379,6 @@ def _judge(settings: IterateSettings, folder: Path, *, seed: int) -> AutoLabelle
         seed=seed,
         cache=folder / VERDICTS,
         runs=settings.runs,
+        patience=LABELLING,
     )
     return JudgeLabeller(asked)

@@ -33,7 +33,7 @@ from selfplay.label_by import (
     label_run,
     labels_text,
 )
-from selfplay.pair_sampling import Members, Sampler, Sampling, dialogs_of
+from selfplay.pair_sampling import Members, Sampler, Sampling
 from selfplay.preferences import PREFERENCES
 from selfplay.reward_model.dialogs import Judged
 from selfplay.reward_trial import check_role
@@ -102,7 +102,7 @@ def run(line: CommandLine) -> int:
         summary = label_run(
             folder, labeller, n=settings.n, sampling=sampling, split=settings.split, on_progress=on_progress
         )
-    measures = _measures(summary, None if gold is None else _gold_labeller(settings, gold))
+    measures = _measures(folder, summary.by, None if gold is None else _gold_labeller(settings, gold))
     if line.as_json:
         print(json.dumps(_as_json(summary, measures, folder)))
     else:
@@ -148,7 +148,7 @@ def _labeller(settings: LabelBySettings, gold: Gold | None, folder: Path) -> Aut
     if settings.by != JUDGE:
         assert gold is not None  # or it was refused
         return _gold_labeller(settings, gold)
-    from selfplay.judge.pairs import PairJudge
+    from selfplay.judge.pairs import LABELLING, PairJudge
     from selfplay.judge.verdicts import VERDICTS
 
     judge = PairJudge(
@@ -159,6 +159,7 @@ def _labeller(settings: LabelBySettings, gold: Gold | None, folder: Path) -> Aut
         seed=settings.seed,
         cache=folder / VERDICTS,
         runs=settings.runs,
+        patience=LABELLING,
     )
     judge.prepare()
     return JudgeLabeller(judge)
@@ -205,20 +206,13 @@ def _kinships(settings: LabelBySettings, folder: Path) -> list[str]:
     return [warning for name in names if (warning := kinship(settings.model, name, runs=settings.runs))]
 
 
-def _measures(summary: LabelSummary, gold: GoldLabeller | None) -> Measures | None:
+def _measures(folder: Path, by: str, gold: GoldLabeller | None) -> Measures | None:
     """Return how far a judge can be trusted; None: it was none."""
-    if not summary.by.startswith(f"{JUDGE}:"):
+    if not by.startswith(f"{JUDGE}:"):
         return None
-    from selfplay.judge.measures import measure
-    from selfplay.judge.pairs import PairVerdict
+    from selfplay.judge.stored import measures_of_run
 
-    pairs = [one.pair for one in summary.labelled]
-    verdicts: list[PairVerdict | None] = [
-        PairVerdict(probability_first=one.label.probability, principle=str(one.label.principle), **one.label.detail)
-        for one in summary.labelled
-    ]
-    known = None if gold is None else [0.5 if one is None else one.probability for one in gold.label(pairs)]
-    return measure([dialogs_of(pair) for pair in pairs], verdicts, gold=known)
+    return measures_of_run(folder, by, gold=gold)
 
 
 # ----- what is shown -----

@@ -17,7 +17,7 @@ from selfplay.best_of import (
     turn_values,
     with_best_turns,
 )
-from selfplay.commands.building import REWARD_MODEL, build_rewards, chosen_rewards
+from selfplay.commands.building import REWARD_MODEL, TYPED, build_rewards, chosen_rewards
 from selfplay.config import PlaySettings
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
@@ -165,7 +165,7 @@ def scoring_of(settings: PlaySettings, assigned: Mapping[str, str]) -> Scoring:
     assigned: role -> player's name.  Raises UserError for what cannot be chosen, or scored here.
     """
     recorded = _built(settings.rewards)
-    ranking = _built({settings.by: 1.0}) if settings.by else recorded
+    ranking = _built({settings.by: 1.0}, typed="by=") if settings.by else recorded
     _check_choice(settings, assigned, ranking)
     for weighted in (*ranking, *recorded):
         if weighted.scope in ("group", "batch"):
@@ -199,8 +199,8 @@ def _check_choice(settings: PlaySettings, assigned: Mapping[str, str], ranking: 
         raise UserError(f"best_of={n}: with sampling.temperature=0 all candidates would be the same; try 0.7")
 
 
-def _built(weights: Weights) -> list[WeightedReward]:
-    return build_rewards(chosen_rewards({}, [f"{name}={weight}" for name, weight in weights.items()]))
+def _built(weights: Weights, *, typed: str = TYPED) -> list[WeightedReward]:
+    return build_rewards(chosen_rewards({}, [f"{name}={weight}" for name, weight in weights.items()], typed=typed))
 
 
 def _pinned(name: str) -> str:

@@ -158,7 +158,9 @@ def _build(name: str, settings: dict[str, str]) -> Reward:
     if name.startswith(MIX):
         if settings:
             raise UserError(f"{next(iter(settings))}: {name} has no settings")
-        return MixedReward(name=name, parts=tuple(build_rewards(chosen_rewards({}, [f"{name}=1"]))))
+        return MixedReward(
+            name=name, parts=tuple(build_rewards(chosen_rewards({}, [f"{name}=1"], typed="reward test ")))
+        )
     for key in SETTINGS_OF_WEIGHTS:
         if key in settings:
             raise UserError(f"{key}= means nothing to reward test; it takes settings of the reward, on= and runs=")

@@ -48,7 +48,7 @@ formats of the data and all settings.
   noise=0.1          share of labels taken to be drawn blindly; clamp=0.6 keeps targets from 0.4 to 0.6
   twin=true          a second one on the other half of the labels, always scored beside it
   start=RM           go on from another reward model
-  reference=RUN      whose conversations score mean 0 and deviation 1 (default: the training data)
+  reference=RUN      whose turns score mean 0 and deviation 1 (default: those of the training data)
   by=person          of runs: what this one said; question=witty, min_gap=2: of chitchat
   --dry-run          read the data, print all settings and stop
   --json             print the report as JSON
@@ -163,12 +163,16 @@ def _read(words: Sequence[str], settings: FitSettings) -> _Data:
 
 
 def _known_to_start(settings: FitSettings) -> Collection[str]:
-    """Return what stands for the dialogs that the model to start from was trained on."""
+    """Return what stands for the dialogs that the model to start from, or a twin's start, was trained on."""
     if not settings.start:
         return ()
-    from selfplay.reward_model.folder import find, trained_on_of
+    from selfplay.reward_model.fit import check_start
+    from selfplay.reward_model.folder import TWIN, find, trained_on_of
 
-    return trained_on_of(find(settings.start)) or ()
+    check_start(settings)
+    folder = find(settings.start)
+    own = trained_on_of(folder) or frozenset()
+    return own | (trained_on_of(folder / TWIN) or frozenset()) if settings.twin else own
 
 
 def _print_data(console: Console, data: _Data, settings: FitSettings) -> None:
@@ -271,7 +275,7 @@ def _use_threads(threads: int) -> None:
 
 
 def _reference(settings: FitSettings) -> list[Dialog]:
-    """Return dialogs of the runs that are to score mean 0 and deviation 1, each trained role's view of each."""
+    """Return dialogs of the runs that set mean 0 and deviation 1, each trained role's view of each."""
     dialogs = []
     for name in settings.reference.split(","):
         for conversation in RunReader(find_run(name, settings.runs)).conversations(with_tokens=False):

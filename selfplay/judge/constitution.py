@@ -7,10 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from selfplay.config import Settings
 from selfplay.errors import UserError
@@ -23,6 +23,7 @@ __all__ = ["PARTNER", "SPEAKER", "Constitution", "FewShot", "Principle", "Rubric
 SPEAKER, PARTNER = "Speaker", "Partner"  # who is judged, and everybody else
 OURS = "constitution.yaml"
 NAME = r"^[a-z0-9_]+$"
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 LINE = re.compile(rf"({SPEAKER}|{PARTNER}):\s*(\S.*)", re.DOTALL)
 
 
@@ -30,7 +31,7 @@ class Principle(Settings):
     """What two dialogs are compared by."""
 
     id: str = Field(pattern=NAME)  # recorded with each verdict
-    compare: str = Field(min_length=1)  # asks in which option the Speaker does better
+    compare: Words  # asks in which option the Speaker does better
     about: str = ""  # what it is an example of: helpful, honest, kind, ...
 
 
@@ -52,9 +53,9 @@ class Rubric(Settings):
     """What one message is scored by, from 1 to 5."""
 
     id: str = Field(pattern=NAME)
-    asks: str = Field(min_length=1)
-    worst: str = Field(min_length=1)  # what 1 means
-    best: str = Field(min_length=1)  # what 5 means
+    asks: Words
+    worst: Words  # what 1 means
+    best: Words  # what 5 means
 
 
 class Constitution(Settings):

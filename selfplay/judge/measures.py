@@ -1,12 +1,12 @@
 """How far a judge can be trusted: what the position and the length of an option do to it, and whether gold agrees.
 
-Legend: N pairs, R resamples.
+Legend: N pairs, G groups of pairs that are no independent evidence, such as those of one scenario, R resamples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from selfplay.judge.pairs import PairVerdict
-from selfplay.resampling import divide, draw_resamples, percentile_interval
+from selfplay.resampling import NUM_RESAMPLES, divide, draw_resamples, percentile_interval
+from selfplay.reward_model.accuracy import FEWEST_RESAMPLES, MOST_DRAWS
 from selfplay.reward_model.dialogs import Dialog
 
 __all__ = [
@@ -34,6 +35,8 @@ FEWEST = 10  # pairs: of fewer no share is shown, for its interval would mean no
 QUANTILE = 1.959964  # of the normal distribution: 95% lie within
 
 Column = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+Groups = Sequence[Hashable]  # [N] what each pair belongs to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +100,16 @@ def measure(
     verdicts: Sequence[PairVerdict | None],
     *,
     gold: Sequence[float] | None = None,
+    groups: Groups | None = None,
     seed: int = 0,
 ) -> Measures:
     """Return what verdicts say of their judge.
 
     gold: how likely the first of each pair is preferred by something better; None: there is no such thing.
+    groups: what each pair belongs to; intervals count what belongs together once.  None: each stands alone.
     """
     known = [number for number, verdict in enumerate(verdicts) if verdict is not None]
+    whose = _numbers_of([number if groups is None else groups[number] for number in known])  # [N]
     given = [verdict for verdict in verdicts if verdict is not None]
     probabilities = [verdict.probability_first for verdict in given]
     true = [gold[number] for number in known] if gold is not None else None
@@ -114,25 +120,32 @@ def measure(
         num=len(known),
         num_without=len(verdicts) - len(known),
         num_truncated=sum(verdict.is_truncated for verdict in given),
-        position=position_bias(given, seed=seed),
-        length=length_bias([pairs[number] for number in known], probabilities, gold=true, seed=seed),
-        agreement=agreement([probabilities[p] for p in clear], [(true or [])[p] for p in clear], seed=seed),
-        agreement_one_order=agreement(one_order, [(true or [])[p] for p in ordered], seed=seed),
+        position=position_bias(given, groups=whose.tolist(), seed=seed),
+        length=length_bias(
+            [pairs[number] for number in known], probabilities, gold=true, groups=whose.tolist(), seed=seed
+        ),
+        agreement=agreement(
+            [probabilities[p] for p in clear], [(true or [])[p] for p in clear], groups=whose[clear].tolist(), seed=seed
+        ),
+        agreement_one_order=agreement(
+            one_order, [(true or [])[p] for p in ordered], groups=whose[ordered].tolist(), seed=seed
+        ),
         num_clear=len(clear),
     )
 
 
-def position_bias(verdicts: Sequence[PairVerdict], *, seed: int = 0) -> Estimate:
+def position_bias(verdicts: Sequence[PairVerdict], *, groups: Groups | None = None, seed: int = 0) -> Estimate:
     """Return the mean of P(A) summed over both orders, less 1, of pairs that were asked in both.
 
     An even-handed judge gives (A) p in one order and 1 - p in the other: 0.  A judge that always says A has 1.
     """
-    both = [
-        verdict.first_order + verdict.second_order - 1.0
-        for verdict in verdicts
+    both = {
+        place: verdict.first_order + verdict.second_order - 1.0
+        for place, verdict in enumerate(verdicts)
         if verdict.first_order is not None and verdict.second_order is not None
-    ]
-    return _mean(np.array(both), seed=seed)
+    }
+    whose = _numbers_of(groups or range(len(verdicts)))
+    return _mean(np.array(list(both.values())), whose[list(both)], seed=seed)
 
 
 def length_bias(
@@ -140,6 +153,7 @@ def length_bias(
     probabilities: Sequence[float],
     *,
     gold: Sequence[float] | None = None,
+    groups: Groups | None = None,
     seed: int = 0,
 ) -> LengthBias:
     """Return how often the longer dialog is preferred, and how the probability goes with the difference in words."""
@@ -147,25 +161,29 @@ def length_bias(
     difference = np.log1p(words[:, 0]) - np.log1p(words[:, 1])  # [N]
     differs = difference != 0.0
     sign = np.sign(difference[differs])
+    whose = _numbers_of(groups or range(len(pairs)))[differs]
     of_first = np.array(probabilities, dtype=np.float64)[differs]
     by_gold = np.array([] if gold is None else gold, dtype=np.float64)
     by_gold = by_gold[differs] if gold is not None else by_gold
     clear = np.array([_side(value) != 0 for value in by_gold], dtype=np.bool_)
     return LengthBias(
-        longer_preferred=_share(_wins(of_first, sign), seed=seed),
-        base_rate=_share(_wins(by_gold[clear], sign[clear]) if gold is not None else by_gold, seed=seed),
+        longer_preferred=_share(_wins(of_first, sign), whose, seed=seed),
+        base_rate=_share(_wins(by_gold[clear], sign[: len(clear)][clear]), whose[: len(clear)][clear], seed=seed),
         correlation=_correlation(difference[differs], of_first),
     )
 
 
-def agreement(probabilities: Sequence[float], gold: Sequence[float], *, seed: int = 0) -> Estimate:
+def agreement(
+    probabilities: Sequence[float], gold: Sequence[float], *, groups: Groups | None = None, seed: int = 0
+) -> Estimate:
     """Return the share of pairs on which both are on the same side; a judge without a preference counts half.
 
     Pairs on which gold has no preference are left out.
     """
     sides = np.array([_side(value) for value in gold], dtype=np.float64)
     clear = sides != 0
-    return _share(_wins(np.array(probabilities, dtype=np.float64)[clear], sides[clear]), seed=seed)
+    whose = _numbers_of(groups or range(len(gold)))
+    return _share(_wins(np.array(probabilities, dtype=np.float64)[clear], sides[clear]), whose[clear], seed=seed)
 
 
 def measures_text(measures: Measures) -> list[str]:
@@ -228,24 +246,35 @@ def _wins(probabilities: Column, sign: Column) -> Column:
     return (1.0 + sides * sign) / 2.0
 
 
-def _mean(values: Column, *, seed: int) -> Estimate:
+def _numbers_of(groups: Groups) -> Numbers:
+    """Return [N] the number of each pair's group, from 0."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+
+
+def _mean(values: Column, whose: Numbers, *, seed: int) -> Estimate:
+    """Return the mean of [N] numbers; whole groups [N] are drawn again for its interval."""
     num = len(values)
     if not num:
         return Estimate(value=math.nan, low=math.nan, high=math.nan, num=0)
-    drawn = draw_resamples(num, seed=seed)
-    low, high = percentile_interval(divide(drawn @ values, drawn.sum(axis=1)))
+    _, group = np.unique(whose, return_inverse=True)  # [N]
+    sums, sizes = np.bincount(group, weights=values), np.bincount(group).astype(np.float64)  # [G]
+    # Of very many groups fewer resamples say as much, and need not more memory.
+    num_resamples = max(FEWEST_RESAMPLES, min(NUM_RESAMPLES, MOST_DRAWS // len(sizes)))
+    drawn = draw_resamples(len(sizes), seed=seed, num_resamples=num_resamples)  # [R, G]
+    low, high = percentile_interval(divide(drawn @ sums, drawn @ sizes))
     return Estimate(value=float(values.mean()), low=low, high=high, num=num)
 
 
-def _share(values: Column, *, seed: int) -> Estimate:
+def _share(values: Column, whose: Numbers, *, seed: int) -> Estimate:
     """Return the mean of [N] numbers from 0 to 1; where all are alike, which resampling would call certain, bounded.
 
-    Source: Wilson's score interval for all of n, whose width is z^2 / (n + z^2) of what could have been.
+    Source: Wilson's score interval for all of n groups, whose width is z^2 / (n + z^2) of what could have been.
     """
-    found = _mean(values, seed=seed)
-    if not found.num or np.ptp(values):
+    found = _mean(values, whose, seed=seed)
+    if not found.num or (np.ptp(values) and math.isfinite(found.low)):
         return found
-    missed = QUANTILE**2 / (found.num + QUANTILE**2)
+    missed = QUANTILE**2 / (len(np.unique(whose)) + QUANTILE**2)
     return replace(found, low=found.value * (1.0 - missed), high=found.value + missed * (1.0 - found.value))
 
 

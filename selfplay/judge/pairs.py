@@ -24,14 +24,16 @@ from selfplay.judge.verdicts import RememberedOptions
 from selfplay.reward_model.dialogs import Dialog
 from selfplay.run_folder import RUNS
 
-__all__ = ["FLOOR", "PairJudge", "PairVerdict", "check_answers", "has_answer"]
+__all__ = ["FLOOR", "LABELLING", "PairJudge", "PairVerdict", "check_answers", "has_answer"]
 
 logger = logging.getLogger(__name__)
 
 # Below a thousandth for all options together, the model was not answering the question.
 FLOOR = math.log(1e-3)
 FEWEST = 4  # questions, of which most must have an answer
+LABELLING = 64  # the same of a whole labelling: four blocks of it, which a bad beginning does not end
 DRAW_PRINCIPLE = 2101  # first part of the spawn key
+LETTERS_NAMED = "letters A and B"
 
 Pair = tuple[Dialog, Dialog]
 
@@ -70,8 +72,12 @@ class PairJudge:
     both_orders: bool = True  # false: one, drawn by seed and content
     runs: Path = RUNS  # where RUN[@STEP] is looked up
     reader: OptionReader | None = None  # what answers in place of the model
+    patience: int = FEWEST  # questions of all calls together, from which on most must have had an answer
     _constitution: Constitution = field(init=False, repr=False)
     _options: OptionReader | None = field(init=False, repr=False, default=None)
+    _num_asked: int = field(init=False, repr=False, default=0)
+    _num_unanswered: int = field(init=False, repr=False, default=0)
+    _unanswered: Prompt = field(init=False, repr=False, default=())  # the first
 
     def __post_init__(self) -> None:
         """Read the constitution; raises UserError for settings that cannot be."""
@@ -97,20 +103,41 @@ class PairJudge:
     def judge(self, pairs: Sequence[Pair]) -> list[PairVerdict | None]:
         """Return a verdict a pair; None: the model put no probability on either letter, or there is no room for it.
 
-        Swapping a pair gives 1 - probability_first.  Raises UserError if most pairs have no verdict.
+        Swapping a pair gives 1 - probability_first.  Raises UserError if most questions of all calls so far, and
+        those are `patience` or more, had no answer; warns once if some had none.
         """
         self.prepare()
         assert self._options is not None
         questions = [self._question(pair) for pair in pairs]
         prompts = [prompt for question in questions for prompt in question.prompts]
         answers = self._options.log_probs(prompts, LETTERS) if prompts else np.zeros((0, len(LETTERS)))
-        check_answers(self._options, prompts, answers, what="letters A and B")
+        self._count(prompts, answers)
+        self._check(self.patience)
         verdicts: list[PairVerdict | None] = []
         for question in questions:
             num = len(question.prompts)
             verdicts.append(self._verdict(question, answers[:num]))
             answers = answers[num:]
         return verdicts
+
+    def finish(self) -> None:
+        """Raise UserError if most questions had no answer, and were too few for `judge` to say so."""
+        self._check(FEWEST)
+
+    def _count(self, prompts: Sequence[Prompt], answers: LogProbs) -> None:
+        assert self._options is not None
+        missing = np.flatnonzero(~has_answer(answers)).tolist()
+        self._num_asked += len(prompts)
+        if missing and not self._num_unanswered:
+            self._unanswered = prompts[missing[0]]
+            problem = _problem(self._options, len(missing), len(prompts), what=LETTERS_NAMED)
+            logger.warning("%s: they have no verdict", problem)
+        self._num_unanswered += len(missing)
+
+    def _check(self, fewest: int) -> None:
+        if self._options is not None and _is_mostly(self._num_unanswered, self._num_asked, fewest=fewest):
+            problem = _problem(self._options, self._num_unanswered, self._num_asked, what=LETTERS_NAMED)
+            raise _refusal(self._options, problem, self._unanswered)
 
     def _question(self, pair: Pair) -> _Question:
         draw = self._draw(pair)
@@ -180,14 +207,26 @@ def check_answers(reader: OptionReader, prompts: Sequence[Prompt], answers: LogP
     missing = np.flatnonzero(~has_answer(answers))
     if not len(missing):
         return
-    problem = (
-        f"{reader.identity.partition(' ')[0]} put less than {math.exp(FLOOR):.1%} of probability on the {what} in "
-        f"{len(missing)} of {len(prompts)} questions"
-    )
-    if len(prompts) >= FEWEST and 2 * len(missing) > len(prompts):
-        instead = reader.said_instead(prompts[missing[0]])
-        raise UserError(f"{problem}; it would rather say {instead}: use another model as the judge, or few_shot=2")
+    problem = _problem(reader, len(missing), len(prompts), what=what)
+    if _is_mostly(len(missing), len(prompts), fewest=FEWEST):
+        raise _refusal(reader, problem, prompts[missing[0]])
     logger.warning("%s: they have no verdict", problem)
+
+
+def _is_mostly(num: int, num_all: int, *, fewest: int) -> bool:
+    return num_all >= fewest and 2 * num > num_all
+
+
+def _problem(reader: OptionReader, num: int, num_all: int, *, what: str) -> str:
+    return (
+        f"{reader.identity.partition(' ')[0]} put less than {math.exp(FLOOR):.1%} of probability on the {what} in "
+        f"{num} of {num_all} questions"
+    )
+
+
+def _refusal(reader: OptionReader, problem: str, prompt: Prompt) -> UserError:
+    instead = reader.said_instead(prompt)
+    return UserError(f"{problem}; it would rather say {instead}: use another model as the judge, or few_shot=2")
 
 
 def _is_first(pair: Pair) -> bool:

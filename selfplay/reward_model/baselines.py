@@ -15,7 +15,7 @@ import numpy as np
 from selfplay.dialog import Conversation, Floats, Outcome, PlayerInfo, Scenario, Turn
 from selfplay.interfaces import Reward
 from selfplay.reward_model.accuracy import CHANCE, Column, PairCounts, Share, clear_pairs, of_both
-from selfplay.reward_model.dialogs import Dialog, Judged
+from selfplay.reward_model.dialogs import Dialog, Judged, count_words
 from selfplay.reward_model.examples import Example
 from selfplay.reward_model.judged_pairs import JudgedPair
 from selfplay.score import WeightedReward, parts_of
@@ -114,7 +114,7 @@ def baselines_of(
 def num_words(dialog: Dialog, judged: Judged) -> int:
     """Return the words of what is judged: the focus role's last message, or all of its messages."""
     own = [message.text for message in dialog.messages if message.is_focus]
-    return sum(len(text.split()) for text in (own[-1:] if judged == "turn" else own))
+    return sum(count_words(text) for text in (own[-1:] if judged == "turn" else own))
 
 
 def conversation_of(dialog: Dialog, *, number: int = 0) -> Conversation:

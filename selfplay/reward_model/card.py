@@ -96,12 +96,13 @@ def _front_matter(info: ModelInfo) -> list[str]:
 
 def _what(info: ModelInfo, data: Sequence[str]) -> list[str]:
     per = "each turn of a role" if info.scope == "turn" else "a role's whole conversation"
+    where = "over the turns of" if info.scope == "turn" else "on"
     members = "one member" if info.num_members == 1 else f"{info.num_members} members, whose mean counts"
     return [
         f"A reward model: a number for {per}, higher where people or judges like those it learnt from would prefer it.",
         f"Backbone {info.backbone}, {members}. Trained on {' '.join(f'`{_cell(word)}`' for word in data)}"
         f"{f', {info.created}' if info.created else ''}.",
-        f"Its numbers have mean 0 and deviation 1 on {info.reference or 'its training dialogs'}.",
+        f"Its numbers have mean 0 and deviation 1 {where} {info.reference or 'its training dialogs'}.",
     ]
 
 

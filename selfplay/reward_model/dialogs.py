@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from selfplay.dialog import Conversation, clean_text
+from selfplay.spoken_words import words_of
 
-__all__ = ["Dialog", "Judged", "Message", "dialog_from_messages", "dialog_of", "dialog_to_messages"]
+__all__ = ["Dialog", "Judged", "Message", "count_words", "dialog_from_messages", "dialog_of", "dialog_to_messages"]
 
 # What a verdict is about: the focus role's last message, after all before it, or everything it said.
 Judged = Literal["turn", "conversation"]
 DIGITS = 32
+# Thai, Lao, Burmese, Khmer; kana; Chinese characters, and their rarer ones.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+    r"\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +53,8 @@ class Dialog:
 
     @property
     def num_words(self) -> int:
-        """Words of the focus role, as white space parts them."""
-        return sum(len(message.text.split()) for message in self.messages if message.is_focus)
+        """Words of the focus role, as `count_words` counts them."""
+        return sum(count_words(message.text) for message in self.messages if message.is_focus)
 
     @property
     def key(self) -> str:
@@ -58,6 +66,12 @@ class Dialog:
         """Return all that stands before the focus role's last message, the prompt of a judged turn."""
         places = self.focus_places
         return Dialog(messages=self.messages[: places[-1]] if places else self.messages, system=self.system)
+
+
+def count_words(text: str) -> int:
+    """Return the words of a text; in scripts that put no space between words each letter counts as one."""
+    letters = sum(letter.isalnum() for letter in "".join(UNSPACED.findall(text)))
+    return letters + len(words_of(UNSPACED.sub(" ", text)))
 
 
 def dialog_of(conversation: Conversation, focus: str, *, through: int | None = None) -> Dialog:

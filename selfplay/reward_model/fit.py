@@ -14,18 +14,18 @@ import numpy as np
 from selfplay.errors import UserError
 from selfplay.models import MODELS, Say, pinned
 from selfplay.reward_model.dialogs import Dialog, Judged
-from selfplay.reward_model.examples import Example, split_examples
-from selfplay.reward_model.folder import find, info_of, trained_on_of
+from selfplay.reward_model.examples import Example, Split, split_examples
+from selfplay.reward_model.folder import RECORD, TWIN, find, info_of, trained_on_of
 from selfplay.reward_model.members import is_on_sentences, load_members, new_members, tokenizer_hash_of
 from selfplay.reward_model.model import ModelInfo, RewardModel, accuracy_of
 from selfplay.reward_model.normaliser import Normaliser, normaliser_of
 from selfplay.reward_model.scorer import Scorer
 from selfplay.reward_model.sentence_scorer import SentenceScorer
 from selfplay.reward_model.settings import FitSettings, Scope
-from selfplay.reward_model.trained_on import digests_of
+from selfplay.reward_model.trained_on import digests_of, is_known
 from selfplay.reward_model.training import Progress, Task, train_member
 
-__all__ = ["Progress", "filled_in", "fit"]
+__all__ = ["Halves", "Progress", "check_start", "filled_in", "fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ MOST_REFERENCE = 1000  # dialogs of the training data that set the scale
 SENTENCES: Mapping[str, float] = {"ensemble": 3, "epochs": 60, "patience": 6, "learning_rate": 1e-3}
 LANGUAGE_MODEL: Mapping[str, float] = {"ensemble": 1, "epochs": 3, "patience": 2}
 RATES = {"lora": 1e-4, "full": 1e-5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halves:
+    """Labels that were parted between a reward model and its twin before, and stay so when more come."""
+
+    own: Sequence[Example]
+    twin: Sequence[Example]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,7 @@ class _Plan:
 
 
 def fit(
-    train: Sequence[Example],
+    labels: Sequence[Example] | Halves,
     held_out: Sequence[Example],
     settings: FitSettings,
     *,
@@ -62,10 +70,13 @@ def fit(
 ) -> RewardModel:
     """Train a reward model, and its twin if the settings ask for one.
 
-    reference: dialogs that are to score mean 0 and deviation 1, judged as most examples are; None: dialogs of the
-    training data.  Raises UserError if there is nothing to train on, or the backbone or the start do not fit.
+    labels: what to train on; a twin gets half of it, drawn by seed, or the half that is given.
+    reference: dialogs whose turns, or with scope=conversation which themselves, are to score mean 0 and deviation 1;
+    None: dialogs of the training data.  Raises UserError if there is nothing to train on, or the backbone or the start
+    do not fit.
     """
-    train, held_out = _usable(train, settings), _usable(held_out, settings)
+    given = [*labels.own, *labels.twin] if isinstance(labels, Halves) else labels
+    train, held_out = _usable(given, settings), _usable(held_out, settings)
     train = _drawn(train, settings.max_examples, settings.seed)
     if not train:
         raise UserError("there is nothing to train on: no example is left, or all are ties and ties=false")
@@ -81,18 +92,36 @@ def fit(
     )
     if not plan.reference:
         raise UserError("the reference has no dialogs, so nothing can be set to mean 0 and deviation 1")
+    if settings.start:
+        check_start(settings)
     if not settings.twin:
         return _fit_one(train, plan, is_twin=False)
-    own, others = split_examples(
-        [replace(example, split=None) for example in train],
-        held_out=0.5,
-        seed=_seed(settings.seed, DRAW_TWIN),
-    )
+    own, others = _given(train, labels) if isinstance(labels, Halves) else _halves(train, settings)
     if not own or not others:
         raise UserError("twin=true needs labels of at least two kinds of dialog; these cannot be parted into halves")
     model = _fit_one(own, plan, is_twin=False)
     model.twin = _fit_one(others, plan, is_twin=True)
     return model
+
+
+def _given(train: Sequence[Example], halves: Halves) -> tuple[list[Example], list[Example]]:
+    # What is trained on is some of these very examples.
+    own = {id(example) for example in halves.own}
+    return [one for one in train if id(one) in own], [one for one in train if id(one) not in own]
+
+
+def _halves(train: Sequence[Example], settings: FitSettings) -> tuple[list[Example], list[Example]]:
+    """Return a model's labels and its twin's: what one of them has learnt before, the other does not learn now."""
+    known, of_twin = (
+        (trained_on_of(_start(settings, is_twin=is_twin)) or () for is_twin in (False, True))
+        if settings.start
+        else ((), ())
+    )
+    sides: list[Split | None] = [
+        "train" if is_known(example, known) else "held_out" if is_known(example, of_twin) else None for example in train
+    ]
+    parted = [replace(example, split=side) for example, side in zip(train, sides, strict=True)]
+    return split_examples(parted, held_out=0.5, seed=_seed(settings.seed, DRAW_TWIN))
 
 
 def filled_in(settings: FitSettings, judged: Judged) -> FitSettings:
@@ -172,7 +201,7 @@ def _fit_one(train: Sequence[Example], plan: _Plan, *, is_twin: bool) -> RewardM
         accuracies.append(train_member(member, number, task, rng))
     model = _on_one_scale(members, _info(train, plan, members, accuracies), plan)
     model.info = replace(model.info, accuracy=accuracy_of(model, plan.held_out))
-    before = trained_on_of(find(settings.start)) if settings.start else frozenset()
+    before = trained_on_of(_start(settings, is_twin=is_twin)) if settings.start else frozenset()
     # Of a start that does not say what it has read, nothing is known of the whole.
     model.trained_on = None if before is None else digests_of(train) | before
     if isinstance(members[0], SentenceScorer):
@@ -186,7 +215,7 @@ def _members(plan: _Plan, *, is_twin: bool) -> list[Scorer]:
     if not settings.start:
         seeds = [_seed(settings.seed, DRAW_START, is_twin, number) for number in range(settings.ensemble)]
         return new_members(settings, seeds, scope=scope, say=plan.say)
-    folder = find(settings.start)
+    folder = _start(settings, is_twin=is_twin)
     info = info_of(folder)
     wanted = (settings.backbone, scope, settings.ensemble)
     if (info.backbone, info.scope, info.num_members) != wanted:
@@ -195,6 +224,23 @@ def _members(plan: _Plan, *, is_twin: bool) -> list[Scorer]:
             f"this model backbone={wanted[0]} scope={wanted[1]} ensemble={wanted[2]}; they must be the same"
         )
     return load_members(folder, info.num_members, settings=settings, scope=scope, is_trainable=True)
+
+
+def check_start(settings: FitSettings) -> None:
+    """Raise UserError, one sentence, if a model to start from is not there, or lacks the twin that a twin needs."""
+    folder = find(settings.start)
+    info_of(folder)
+    if settings.twin and not (folder / TWIN / RECORD).is_file():
+        raise UserError(
+            f"twin=true start={settings.start}: that reward model has no twin to start the twin from, and one that "
+            "started from the model itself would have learnt the same labels; train it with twin=true first"
+        )
+
+
+def _start(settings: FitSettings, *, is_twin: bool) -> Path:
+    """Return what a model goes on from: a twin must not learn the labels of the model that it is compared with."""
+    folder = find(settings.start)
+    return folder / TWIN if is_twin else folder
 
 
 def _parted(train: Sequence[Example], settings: FitSettings, *, is_twin: bool) -> tuple[list[Example], list[Example]]:
@@ -232,7 +278,10 @@ def _info(
 
 
 def _on_one_scale(members: Sequence[Scorer], info: ModelInfo, plan: _Plan) -> RewardModel:
-    """Return the model with each member, then their mean, at mean 0 and deviation 1 on the reference."""
+    """Return the model with each member, then their mean, at mean 0 and deviation 1 on the reference.
+
+    What is normalised is what the reward returns: each turn's number, or with scope=conversation each dialog's.
+    """
     model = RewardModel(
         info=info,
         members=members,
@@ -240,7 +289,7 @@ def _on_one_scale(members: Sequence[Scorer], info: ModelInfo, plan: _Plan) -> Re
         mixture=Normaliser(),
         held_out=plan.held_out,
     )
-    raw = model.raw_values(plan.reference, judged=plan.judged)  # [dialogs, M]
+    raw = model.raw_numbers(plan.reference)  # [numbers, M]
     model.normalisers = [normaliser_of(raw[:, number]) for number in range(len(members))]
     own = np.stack([norm.apply(raw[:, number]) for number, norm in enumerate(model.normalisers)], axis=1)
     model.mixture = normaliser_of(own.mean(axis=1))

@@ -123,9 +123,15 @@ def _put_in_place(draft: Path, target: Path) -> None:
         sync(path)
     replaced = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
-    if target.exists():
-        target.rename(replaced)
-    draft.rename(target)
+    try:
+        if target.exists():
+            target.rename(replaced)
+        draft.rename(target)
+    except BaseException:
+        # Also an interrupt between the two must not leave the name without a model.
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)
 
 

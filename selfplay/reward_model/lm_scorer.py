@@ -13,7 +13,7 @@ Legend: D dialogs, T tokens of the longest, H hidden size, n numbers of all dial
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,6 +45,7 @@ __all__ = ["LMScorer", "build_lm_scorer", "load_lm_scorer"]
 DRAW_MEMBER = 2011  # first part of the spawn key: of what is random in a new member
 # The policy's own, so that a backbone is trained as the policy is.
 LORA = LoraSettings()
+MOST_PADDED = 2  # times the tokens, of streams that are padded: what tokens_per_microbatch promises, at most twice
 UNBOUNDED = 1 << 20  # tokens: a model that does not say what it can read
 
 
@@ -150,15 +151,24 @@ class LMScorer:
 
     def _states(self, streams: Sequence[Stream], places: Sequence[Sequence[int]]) -> Tensor:
         """Return the hidden states [n, H] at which numbers are read, dialog by dialog."""
+        if not is_packed(self.model):
+            return self._padded_states(streams, places)
         tokens, exists = _pad(streams, self.model.device)
         rows = torch.tensor([row for row, own in enumerate(places) for _ in own], device=tokens.device)
         columns = torch.tensor([place for own in places for place in own], device=tokens.device)
-        if not is_packed(self.model):
-            return hidden_states(self.model, tokens, exists=exists)[rows, columns]
         # Each dialog keeps its last token for itself: one may be the beginning of another.
         is_last = exists.cumsum(dim=1) == exists.sum(dim=1, keepdim=True)
         layout = lay_out(tokens, exists, exists & is_last)
         return packed_states(self.model, layout)[layout.place[rows, columns]]
+
+    def _padded_states(self, streams: Sequence[Stream], places: Sequence[Sequence[int]]) -> Tensor:
+        """Return the same of a model whose streams cannot be packed: those of like length are read together."""
+        found: dict[int, Tensor] = {}
+        for numbers in _alike([len(stream.tokens) for stream in streams]):
+            tokens, exists = _pad([streams[number] for number in numbers], self.model.device)
+            states = hidden_states(self.model, tokens, exists=exists)  # [D, T, H]
+            found |= {number: states[row, list(places[number])] for row, number in enumerate(numbers)}
+        return torch.cat([found[number] for number in range(len(streams))])
 
 
 def build_lm_scorer(name: str, *, scope: Scope, settings: FitSettings, seed: int, say: models.Say) -> LMScorer:
@@ -268,6 +278,19 @@ def _choose_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     if possible:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(possible[0])
         model.config.get_text_config().pad_token_id = possible[0]
+
+
+def _alike(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the numbers of streams, the longest first, in lists whose padding is at most as long as their tokens."""
+    part: list[int] = []
+    total = 0
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        if part and sizes[part[0]] * (len(part) + 1) > MOST_PADDED * (total + sizes[number]):
+            yield part
+            part, total = [], 0
+        part.append(number)
+        total += sizes[number]
+    yield part
 
 
 def _pad(streams: Sequence[Stream], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ The focus role is the assistant of the model's chat template, what reached it th
   * control tokens in what people say are split, so nobody can close a message by its text;
   * messages that reached the role one after another are one message of several lines;
   * where the role speaks first, or twice in a row, what plays say stands between: OPENER, or an empty message;
+  * what is too long loses its oldest exchanges, and an exchange that alone is too long its beginning; the opening, with
+    the instructions in it, stays, up to half of the room;
   * no reasoning block is put in; a reply ends with its end-of-turn token, also where the template, of a last reply,
     leaves that out (GLM), or has more behind it than between messages (Phi 3).
 A model without a chat template gets lines of ``User: text`` and ``Assistant: text``.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -74,6 +76,10 @@ class _Format(Protocol):
         """What stands behind a last reply, and belongs to the next exchange of every other."""
         ...
 
+    def opening(self, system: str) -> Pieces:
+        """What stands before the first exchange: instructions, and whatever announces it."""
+        ...
+
     def first(self, exchange: _Exchange, *, system: str) -> Pieces: ...
     def next(self, exchange: _Exchange) -> Pieces: ...
 
@@ -120,7 +126,7 @@ class DialogTokens:
             num = sum(map(len, runs)) + len(self._tail) * (exchanges[-1].reply is not None)
             if num <= self.max_tokens:
                 break
-        return self._cut(self._join(runs, exchanges[start:]), is_truncated=start > 0)
+        return self._cut(self._join(runs, exchanges[start:]), system=dialog.system, is_truncated=start > 0)
 
     def _join(self, runs: Sequence[Tokens], exchanges: Sequence[_Exchange]) -> Stream:
         has_reply = exchanges[-1].reply is not None
@@ -130,13 +136,18 @@ class DialogTokens:
         ends = np.cumsum([len(run) for run in runs]) + len(self._tail) - 1
         return Stream(tokens=tokens, places=tuple(ends.tolist()))
 
-    def _cut(self, stream: Stream, *, is_truncated: bool) -> Stream:
-        """Return the end of a stream whose last exchange alone is too long."""
+    def _cut(self, stream: Stream, *, system: str, is_truncated: bool) -> Stream:
+        """Return a stream whose last exchange alone is too long without that one's beginning."""
         lost = max(len(stream.tokens) - self.max_tokens, 0)
+        if not lost:
+            return replace(stream, is_truncated=is_truncated)
+        opening = self._encoder.encode(self._format.opening(system), begins=True)[: self.max_tokens // 2]
+        # Where the text behind it changes its last tokens, those belong to the text.
+        kept = next((place for place, token in enumerate(opening) if token != stream.tokens[place]), len(opening))
         return Stream(
-            tokens=stream.tokens[lost:],
+            tokens=np.concatenate([stream.tokens[:kept], stream.tokens[kept + lost :]]),
             places=tuple(place - lost for place in stream.places),
-            is_truncated=is_truncated or lost > 0,
+            is_truncated=True,
         )
 
     def _encode(self, pieces: Pieces) -> Tokens:
@@ -159,12 +170,12 @@ class _TemplateFormat:
         return (self.scaffold.end_of_turn,)
 
     def first(self, exchange: _Exchange, *, system: str) -> Pieces:
-        return (*self._opening(system), self._trim(exchange.heard) or OPENER, *self._reply(exchange))
+        return (*self.opening(system), self._trim(exchange.heard) or OPENER, *self._reply(exchange))
 
     def next(self, exchange: _Exchange) -> Pieces:
         return (*self.scaffold.reply_to_user, self._trim(exchange.heard), *self._reply(exchange))
 
-    def _opening(self, system: str) -> Pieces:
+    def opening(self, system: str) -> Pieces:
         if not system:
             return self.plain_opening
         between = self.scaffold.brief_to_user if self.scaffold.has_system else ("\n\n",)
@@ -185,9 +196,11 @@ class _NameFormat:
     before: Pieces = ()
     tail: Pieces = ()
 
+    def opening(self, system: str) -> Pieces:
+        return (f"{system.strip()}\n\n" if system else "",)
+
     def first(self, exchange: _Exchange, *, system: str) -> Pieces:
-        instructions = f"{system.strip()}\n\n" if system else ""
-        return (instructions, *self.next(exchange))
+        return (*self.opening(system), *self.next(exchange))
 
     def next(self, exchange: _Exchange) -> Pieces:
         heard = _line("User", exchange.heard) if exchange.heard else ""

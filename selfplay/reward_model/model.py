@@ -26,7 +26,10 @@ SIZE_PER_PASS = 4096  # tokens of a language model, messages of sentence vectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a reward model says of a turn or a dialog, in deviations from the reference's mean."""
+    """What a reward model says of a turn or a dialog, in deviations from the reference's mean.
+
+    The reference has mean 0 and deviation 1 over turns, or over dialogs for a model that reads conversations.
+    """
 
     mean: float  # of the members
     std: float  # of the members, around their mean; one member has none: 0
@@ -48,7 +51,7 @@ class ModelInfo:
     accuracy: float | None = None  # of all members together on clear held-out pairs; None: there are none
     validation_accuracies: tuple[float | None, ...] = ()  # of each member, on what decided when it stops
     tokenizer_hash: str = ""  # of a language model
-    reference: str = ""  # what scores mean 0 and deviation 1, in words
+    reference: str = ""  # the dialogs that set mean 0 and deviation 1, in words
     created: str = ""  # UTC
 
     @property
@@ -105,6 +108,11 @@ class RewardModel:
         """Return what each member says of each dialog [dialogs, M], as it was trained: differences are log-odds."""
         found = {dialog: _value_of(numbers, judged) for dialog, numbers in self._read(dialogs)}
         return np.stack([found[dialog] for dialog in dialogs]) if dialogs else np.empty((0, len(self.members)))
+
+    def raw_numbers(self, dialogs: Sequence[Dialog]) -> Numbers:
+        """Return each member's raw numbers of all focus messages that fit, or of whole dialogs by scope [n, M]."""
+        found = dict(self._read(dialogs))
+        return np.concatenate([found[dialog] for dialog in dialogs]) if dialogs else np.empty((0, len(self.members)))
 
     def probabilities(self, examples: Sequence[Example]) -> Numbers:
         """Return how likely each member finds it that a pair's first dialog is preferred [P, M].

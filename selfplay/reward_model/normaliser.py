@@ -1,4 +1,7 @@
-"""What puts a reward model's numbers on a scale that means something: mean 0, deviation 1 on a reference."""
+"""What puts a reward model's numbers on a scale that means something: mean 0, deviation 1 on a reference.
+
+The numbers are those that the reward returns: of all turns of the reference, or of its dialogs by scope.
+"""
 
 from __future__ import annotations
 

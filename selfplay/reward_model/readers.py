@@ -124,8 +124,11 @@ def file_examples(path: Path, *, split: Split | None = None) -> Loaded:
     notes["ties"] += sum(one.kind == "pair" and not is_clear(one) for one in examples)
     if split == "held_out":
         notes[f"examples of {path.name} held out, as its name says"] += len(examples)
+    kept = tuple(_without_common_keys(examples))
+    joins = sum(one.keys != other.keys for one, other in zip(examples, kept, strict=True))
+    notes[f"examples of {path.name} share a prompt or beginning with most others, and so may be on both sides"] += joins
     found = Loaded(
-        examples=tuple(_without_common_keys(examples)),
+        examples=kept,
         num_lines=num_lines,
         problems=tuple(problems),
         notes=tuple(counted(notes)) if num_lines else (f"{path} has no lines",),

@@ -1,6 +1,6 @@
 """A reward model's member on sentence vectors: a small head reads each message beside what came before it.
 
-Legend: B dialogs, N focus messages of the longest of them, D numbers of a text's vector, H hidden numbers.
+Legend: B dialogs, n focus messages of all of them, D numbers of a text's vector, H hidden numbers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Sentences:
         self._known, self._rows = {}, None
 
     def features(self, dialogs: Sequence[Dialog]) -> tuple[Tensor, list[int]]:
-        """Return what the head reads [B, N, 4 D], zeros behind a dialog's last, and each dialog's focus messages."""
+        """Return what the head reads of the focus messages [n, 4 D], dialog by dialog, and how many each has [B]."""
         rows = self._rows
         if rows is not None and all(dialog in self._known for dialog in dialogs):
             numbers = [self._known[dialog] for dialog in dialogs]
@@ -69,7 +69,7 @@ class Sentences:
             rows, numbers = self._encode(dialogs), list(range(len(dialogs)))
         own, heard = ([its[number] for number in numbers] for its in (rows.own, rows.heard))
         lengths = [len(each) for each in own]
-        return _features(rows.vectors[_padded(own, lengths)], rows.vectors[_padded(heard, lengths)]), lengths
+        return _features(_chosen(rows.vectors, own), _chosen(rows.vectors, heard), lengths), lengths
 
     def _encode(self, dialogs: Sequence[Dialog], *, say: Say = logger.debug) -> Rows:
         texts = [_texts(dialog) for dialog in dialogs]
@@ -112,18 +112,26 @@ def _texts(dialog: Dialog) -> tuple[list[str], list[str]]:
     return own, heard
 
 
-def _padded(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
-    longest = max(lengths)
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+def _chosen(vectors: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    return vectors[torch.tensor([row for own in rows for row in own])]
 
 
-def _features(own: Tensor, heard: Tensor) -> Tensor:
-    """Return vectors [B, N, D] of messages and what they answer as features: both, their product, and the past."""
-    before = torch.zeros_like(own)
-    # Summed in order, so a message's features depend on nothing else in the batch.
-    counts = torch.arange(1, own.shape[1])[:, None]
-    before[:, 1:] = own.cumsum(dim=1)[:, :-1] / counts
-    return torch.cat([own, heard, own * heard, before], dim=2)
+def _features(own: Tensor, heard: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return vectors [n, D] of messages and what they answer as features: both, their product, and the past."""
+    return torch.cat([own, heard, own * heard, _means_before(own, lengths)], dim=1)
+
+
+def _means_before(own: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return for each message [n, D] the mean of those before it in its dialog; of the first: 0."""
+    sizes = torch.tensor(lengths)  # [B]
+    starts = sizes.cumsum(0) - sizes
+    means = torch.zeros_like(own)
+    for length in sorted({*lengths} - {1}):
+        places = torch.arange(length - 1)
+        rows = starts[sizes == length][:, None] + places  # all but the last message, of dialogs of one length
+        # Summed in order, so a message's features depend on nothing else in the batch.
+        means[rows + 1] = own[rows].cumsum(dim=1) / (places + 1)[:, None]
+    return means
 
 
 # ----- the head -----
@@ -171,7 +179,7 @@ class SentenceScorer:
         """Return one with a fresh head."""
         features, _ = sentences.features([_probe()])
         generator = torch.Generator().manual_seed(seed)
-        return cls(sentences=sentences, head=new_head(features.shape[2], hidden=hidden, generator=generator))
+        return cls(sentences=sentences, head=new_head(features.shape[1], hidden=hidden, generator=generator))
 
     @property
     def scope(self) -> Scope:
@@ -183,8 +191,7 @@ class SentenceScorer:
         if not dialogs:
             return []
         features, lengths = self.sentences.features(dialogs)
-        exists = torch.arange(features.shape[1]) < torch.tensor(lengths)[:, None]  # [B, N]
-        numbers: Tensor = self.head(features[exists])[:, 0]
+        numbers: Tensor = self.head(features)[:, 0]
         return list(torch.split(numbers, lengths))
 
     def size(self, dialog: Dialog) -> int:

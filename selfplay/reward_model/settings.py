@@ -31,8 +31,10 @@ class FitSettings(Settings):
     held_out: float = Field(default=0.2, gt=0, lt=1)  # share of the examples that are not trained on
     validation: float = Field(default=0.15, ge=0, lt=1)  # of the others: decides when to stop, and which state is kept
     max_examples: int = Field(default=0, ge=0)  # to train on, drawn by seed; 0: all
-    noise: float = Field(default=0.0, ge=0, lt=1)  # share of labels taken to be drawn blindly (Christiano: 0.1)
-    clamp: float = Field(default=1.0, gt=0.5, le=1)  # targets stay within 1 - clamp and clamp (Constitutional AI: 0.6)
+    noise: float = Field(default=0.0, ge=0, lt=1)  # share of labels taken to be drawn blindly (Christiano: 0.1);
+    # of pairs and rankings, not of best-of-K and ratings
+    clamp: float = Field(default=1.0, gt=0.5, le=1)  # targets stay within 1 - clamp and clamp (Constitutional AI: 0.6);
+    # of pairs and a ranking's pairs, not of best-of-K and ratings
     ties: bool = True  # false: ties are left out
     epochs: int = Field(default=0, ge=0)  # most passes over the data; 0: 60 on sentence vectors, 3 on a language model
     patience: int = Field(default=0, ge=0)  # evaluations without a better validation loss that end it; 0: 6 and 2
@@ -42,8 +44,10 @@ class FitSettings(Settings):
     hidden: int = Field(default=64, ge=0)  # width of the layer on sentence vectors; 0: a linear head
     max_tokens: int = Field(default=0, ge=0)  # of a dialog; 0: what the model can read.  Longer ones lose old messages
     tokens_per_microbatch: int = Field(default=2048, ge=1)  # whose activations exist at once
-    twin: bool = False  # train a second one on the other half of the labels, which is always scored beside it
-    reference: str = ""  # runs whose conversations score mean 0 and deviation 1, with commas; "": the training data's
+    twin: bool = False  # train a second one on the other half of the labels, which is always scored beside it; with
+    # start= it goes on from that one's twin
+    reference: str = ""  # runs, with commas, whose turns, or with scope=conversation whose conversations, score mean
+    # 0 and deviation 1; "": the training data's
     threads: int = Field(default=0, ge=0)  # 0: all cores
     out: Annotated[Path | None, WRITTEN_PATH] = None  # None: reward_models/NAME-OF-THE-DATA
     runs: Annotated[Path, WRITTEN_PATH] = Path("runs")  # where run folders are looked up

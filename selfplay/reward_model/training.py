@@ -256,5 +256,9 @@ def _loss_of_many(example: Example, values: Tensor, settings: FitSettings) -> Te
         ranks = values.new_tensor(example.targets)
         better, worse = (ranks[:, None] < ranks).nonzero(as_tuple=True)
         difference = values[better] - values[worse]
-        return pair_loss(difference, torch.ones_like(difference), noise=settings.noise).mean()
-    return ranking_loss(values, values.new_tensor(example.targets), noise=settings.noise)
+        target = clamp_target(torch.ones_like(difference), settings.clamp)
+        return pair_loss(difference, target, noise=settings.noise).mean()
+    ranks = values.new_tensor(example.targets)
+    # A pair's loss is linear in its target, so a clamped one is a mixture of the ranking and the one turned round.
+    loss, turned = (ranking_loss(values, own, noise=settings.noise) for own in (ranks, -ranks))
+    return settings.clamp * loss + (1 - settings.clamp) * turned

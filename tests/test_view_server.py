@@ -210,6 +210,14 @@ def test_run_when_a_file_is_a_pipe_then_is_not_shown_and_nobody_waits(client, ru
     assert name not in [shard.name for shard in shards(runs / "chat")]
 
 
+def test_run_says_what_a_reward_model_is(client, runs):
+    config = runs / "chat" / "config.yaml"
+    spec = "rewards:\n  rm:kind:\n    name: rm:/models/kind\n    weight: 0.5\n"
+    config.write_text(config.read_text().replace("rewards:\n", spec))
+    [reward] = [reward for reward in get(client, "/api/r/chat")["rewards"] if reward["label"] == "rm:kind"]
+    assert reward["summary"].startswith("What a reward model makes of a message")
+
+
 def test_run_says_what_was_rewarded_steered_and_reached(client, runs):
     run = get(client, "/api/r/chat")
     rewards = {reward["label"]: reward for reward in run["rewards"]}

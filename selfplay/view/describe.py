@@ -30,6 +30,7 @@ STEPS = re.compile(r"^steps: ([0-9]{1,12})$", re.MULTILINE)
 UNWATCHED = re.compile(r"^alarms:\n(?:  .*\n)*?  watch: false$", re.MULTILINE)
 MOST_WINDOW = 10**9  # steps; more is no number to show
 NO_WEIGHT = 1.0  # what a reward without a weight counts, as in the settings of `train`
+REWARD_MODEL = "rm"  # a reward model stands in a configuration as rm:FOLDER
 
 
 def listed(name: str, folder: Path, state: RunState) -> dict[str, Any]:
@@ -201,8 +202,9 @@ def _summary(name: str, folder: Path, digest: object) -> str:
 
     What the run kept of a plug-in of its own is parsed, and never imported.
     """
-    if name in REWARDS:
-        return _told(REWARDS[name].__doc__)
+    known = REWARD_MODEL if name.startswith(f"{REWARD_MODEL}:") else name
+    if known in REWARDS:
+        return _told(REWARDS[known].__doc__)
     text = source_text(folder, str(digest).removeprefix("sha256:")) if _is_digest(digest) else None
     return "" if text is None else _told(_docstring(text, name.rpartition(":")[2]))
 

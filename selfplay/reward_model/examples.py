@@ -14,7 +14,7 @@ import numpy as np
 from selfplay.line_files import RecordError
 from selfplay.reward_model.dialogs import Dialog, Judged, dialog_from_messages, dialog_to_messages
 
-__all__ = ["Example", "Kind", "Split", "example_from_json", "example_to_json", "split_examples"]
+__all__ = ["Example", "Kind", "Split", "example_from_json", "example_to_json", "groups_of", "split_examples"]
 
 EXAMPLE_SCHEMA = "selfplay.example/1"
 Kind = Literal["pair", "ranking", "best", "rating"]
@@ -72,7 +72,7 @@ def split_examples(examples: Sequence[Example], *, held_out: float, seed: int) -
     it is reached.
     """
     free = [number for number, example in enumerate(examples) if example.split is None]
-    groups = _groups([examples[number].keys for number in free])
+    groups = groups_of([examples[number].keys for number in free])
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(DRAW_SPLIT,)))
     wanted, chosen = held_out * len(free), set[int]()
     for number in generator.permutation(len(groups)).tolist():
@@ -87,7 +87,7 @@ def split_examples(examples: Sequence[Example], *, held_out: float, seed: int) -
     return sides
 
 
-def _groups(keys: Sequence[Sequence[str]]) -> list[list[int]]:
+def groups_of(keys: Sequence[Sequence[str]]) -> list[list[int]]:
     """Return the numbers of what is joined by keys, in the order in which groups first appear."""
     parent = list(range(len(keys)))
 

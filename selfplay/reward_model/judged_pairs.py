@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from selfplay.reward_model.dialogs import Dialog, Judged
-from selfplay.reward_model.examples import Example
+from selfplay.reward_model.examples import Example, groups_of
 
 __all__ = ["JudgedPair", "pairs_of"]
 
@@ -123,17 +123,9 @@ def _matched_ratings(examples: Sequence[Example], *, seed: int) -> list[_Found]:
 
 def _groups(examples: Sequence[Example], found: Sequence[_Found]) -> list[int]:
     """Return each example's group: those that share a key, or a pair, directly or through others."""
-    parent = list(range(len(examples)))
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
-    first: dict[str, int] = {}
-    joined = [(number, first.setdefault(key, number)) for number, one in enumerate(examples) for key in one.keys]
-    joined += [(pair.members[0], pair.members[-1]) for pair in found]
-    for one, other in joined:
-        parent[root(one)] = root(other)
-    return [root(number) for number in range(len(examples))]
+    keys = [[f"key {key}" for key in example.keys] for example in examples]
+    for number, pair in enumerate(found):
+        for member in pair.members:
+            keys[member].append(f"pair {number}")
+    groups = {member: number for number, members in enumerate(groups_of(keys)) for member in members}
+    return [groups[number] for number in range(len(examples))]

@@ -20,18 +20,17 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
-
-import filelock
 
 from selfplay import checkpoint, models
 from selfplay.config import to_yaml
 from selfplay.dialog import id_order
 from selfplay.errors import UserError
+from selfplay.folder_lock import alone_in
 from selfplay.interfaces import Env
 from selfplay.iterate_rounds import Round, Stage, read_result, write_result
 from selfplay.iterate_settings import (
@@ -93,8 +92,7 @@ class Iteration:
 
         Raises UserError if another process works in the folder, or a stage cannot be done; what is done stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with alone_in(self.folder, what="these rounds"):
             self._claim()
             self.tools.begin()
             for number in range(self.settings.rounds):
@@ -235,18 +233,6 @@ class Iteration:
         return f"{before.train}@{evaluated_version(before.train)}"
 
     # ----- the folder -----
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = filelock.FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise UserError(f"out={self.folder}: another process works on these rounds") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _claim(self) -> None:
         if (self.folder / ITERATE).exists():

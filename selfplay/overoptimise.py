@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import filelock
 import numpy as np
 
 from selfplay import checkpoint, models
@@ -26,6 +25,7 @@ from selfplay.best_of import conversation_values
 from selfplay.config import to_yaml
 from selfplay.dialog import Conversation, Split, id_order
 from selfplay.errors import UserError
+from selfplay.folder_lock import alone_in
 from selfplay.interfaces import Env, Sampling
 from selfplay.label_by import GoldLabeller
 from selfplay.overoptimise_settings import Cell, Plan
@@ -108,17 +108,9 @@ def run_cells(plan: Plan, *, launch: Launch, say: Say, report: Callable[[], None
     Raises UserError if the folder holds cells of other settings, or another process works in it; KeyboardInterrupt if
     a cell was interrupted.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(plan.folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"out={plan.folder}: another process works on this study") from error
-    try:
+    with alone_in(plan.folder, what="this study"):
         _claim(plan)
         return _run_cells(plan, launch=launch, say=say, report=report)
-    finally:
-        lock.release()
 
 
 def _run_cells(plan: Plan, *, launch: Launch, say: Say, report: Callable[[], None]) -> list[str]:

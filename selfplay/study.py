@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from selfplay import checkpoint
 from selfplay.config import resolve
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, comparison_from_json, comparison_to_json
+from selfplay.folder_lock import alone_in
 from selfplay.run_reader import RunReader
 from selfplay.train_settings import TrainSettings
 from selfplay.whole_files import write_whole
@@ -208,17 +207,9 @@ def run_study(plan: Plan, *, launch: Launch, say: Say, report: Callable[[list[Ce
     for arm, one in settings.items():
         if not one.evaluation.conversations:
             raise UserError(f"evaluation.conversations=0: {arm} could not be compared with its base; say at least 1")
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(plan.folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(f"out={plan.folder}: another process works on this study") from error
-    try:
+    with alone_in(plan.folder, what="this study"):
         _claim(plan, settings)
         return list(_run_cells(plan, launch=launch, say=say, report=report))
-    finally:
-        lock.release()
 
 
 def read_curves(run: Path) -> dict[str, list[float | None]]:

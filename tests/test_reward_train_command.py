@@ -10,6 +10,7 @@ from rich.console import Console
 from selfplay.commands import main, reward, study_human_preference
 from selfplay.commands.reward_progress import FitScreen
 from selfplay.commands.words import CommandLine
+from selfplay.folder_lock import alone_in
 from selfplay.reward_model.dialogs import Dialog, Message
 from selfplay.reward_model.examples import Example
 from selfplay.reward_model.settings import FitSettings
@@ -315,6 +316,13 @@ def test_study_refuses_cells_of_other_settings(tmp_path: Path, capsys: pytest.Ca
 def test_study_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str], words: list[str], said: str):
     assert main(["study", "human-preference", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_study_keeps_two_processes_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with alone_in(tmp_path / "study", what="this study"):
+        assert main(["study", "human-preference", f"out={tmp_path / 'study'}"]) == 2
+    assert "another process works on this study" in capsys.readouterr().err
+    assert not (tmp_path / "study" / "cells").exists()
 
 
 def test_study_dry_run_names_the_cells(capsys: pytest.CaptureFixture[str]):

@@ -21,6 +21,7 @@ from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import resolve
 from selfplay.errors import UserError
+from selfplay.folder_lock import alone_in
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.ratings import QUESTIONS
 from selfplay.reward_model.baselines import LENGTH
@@ -70,14 +71,15 @@ def run(line: CommandLine, *, read: Read | None = None) -> int:
         print("\n".join(cell.name for cell in cells))
         return 0
     console, folder = open_console(), Path(own["out"])
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
-    command = " ".join([program_name(), "study", *line.words])
-    for number, cell in enumerate(cells, start=1):
-        if _stored(folder, cell) is None:
-            console.print(Text(one_line(f"{number} of {len(cells)}: {cell.name}")))
-            _write(folder, cell, _measured(cell.settings, read or _rated_chats, FitScreen(console)))
-        records = [record for one in cells if (record := _stored(folder, one)) is not None]
-        write_whole(folder / "table.md", preference_table(records, command=command).encode())
+    with alone_in(folder, what="this study"):
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        command = " ".join([program_name(), "study", *line.words])
+        for number, cell in enumerate(cells, start=1):
+            if _stored(folder, cell) is None:
+                console.print(Text(one_line(f"{number} of {len(cells)}: {cell.name}")))
+                _write(folder, cell, _measured(cell.settings, read or _rated_chats, FitScreen(console)))
+            records = [record for one in cells if (record := _stored(folder, one)) is not None]
+            write_whole(folder / "table.md", preference_table(records, command=command).encode())
     console.print(Text((folder / "table.md").read_text(encoding="utf-8").rstrip()), soft_wrap=True)
     written = f"written: {folder / 'table.md'}, {plural(len(cells), 'cell')} beside it"
     console.print(Text(one_line(written), style="dim"))

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from envs.chitchat import ChitChat
+from envs.signal import Signal
 
-ENVS: dict[str, type] = {"chitchat": ChitChat}
+ENVS: dict[str, type] = {"chitchat": ChitChat, "signal": Signal}

@@ -16,6 +16,7 @@ from selfplay.dialog import (
     Finish,
     Floats,
     Outcome,
+    Reason,
     Scenario,
     ScoredConversation,
     Scores,
@@ -91,6 +92,42 @@ class Env(Protocol):
 
     def scripted(self, conversation: Conversation, role: str) -> str:
         """Return the next message of a player that needs no model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GameSheet:
+    """What a game with a ground truth promises; `env check` measures all of it.
+
+    Example: ``GameSheet(payoffs=(0.0, 1.0), ends=("goal_reached", "gave_up"), chance=0.25, best=1.0)``
+    """
+
+    payoffs: tuple[float, float]  # least and greatest payoff of any role, env units; a payoff outside is a defect
+    ends: tuple[Reason, ...]  # every reason for which the game itself ends
+    chance: float  # env units: mean payoff over roles and scenarios where `chance` fills every role
+    best: float  # env units: the same mean for the best joint play
+
+
+@runtime_checkable
+class Game(Env, Protocol):
+    """An environment with a ground truth: what it pays follows from the rules, and nobody judges.
+
+    Its outcomes have a payoff for every role, and say in ``facts["success"]`` (bool) whether the aim was reached.
+    """
+
+    def sheet(self) -> GameSheet:
+        """Return what the game promises, under its settings."""
+        ...
+
+    def chance(self, conversation: Conversation, role: str) -> str:
+        """Return the next message of a player that knows the form and nothing else.
+
+        Its draws derive from the scenario's seed and the number of turns.
+        """
+        ...
+
+    def endings(self, scenario: Scenario) -> Mapping[Reason, tuple[str, ...]]:
+        """Return texts, turn by turn from the first, that bring about each end of the sheet in this scenario."""
         ...
 
 

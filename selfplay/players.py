@@ -1,4 +1,4 @@
-"""What fills a role: a policy, a script or a person, and how each is made from its name."""
+"""What fills a role: a policy, a script, chance or a person, and how each is made from its name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 from selfplay import models
 from selfplay.dialog import PlayerInfo
 from selfplay.generate.human import HumanGenerator
-from selfplay.generate.scripted import ScriptedGenerator
+from selfplay.generate.scripted import ChanceGenerator, ScriptedGenerator
 from selfplay.interfaces import Env, Generator, Sampling, View
 
 if TYPE_CHECKING:
     from selfplay.generate.chat import ChatBridge
     from selfplay.generate.engine import TokenGenerator
 
-POLICY, SCRIPTED, HUMAN = "policy", "scripted", "human"
+POLICY, SCRIPTED, CHANCE, HUMAN = "policy", "scripted", "chance", "human"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Player:
     """What can fill a role: a generator, and for language models the bridge to their tokens."""
 
-    policy: str  # as the generator knows it: a policy's name, "scripted", "human"
+    policy: str  # as the generator knows it: a policy's name, "scripted", "chance", "human"
     generator: Generator
     bridge: ChatBridge | None = None  # None: it speaks text
     version: int = 0
@@ -77,7 +77,7 @@ def make_players(
     say: Callable[[str], None],
     write: Callable[[str], None],
 ) -> PlayerTable:
-    """Make a player for each name: "scripted", "human", or a model as `selfplay.models.load` takes it.
+    """Make a player for each name: "scripted", "chance", "human", or a model as `selfplay.models.load` takes it.
 
     say: told what is being loaded; write: shows a human what is asked.  torch is imported for models only.
     """
@@ -88,6 +88,8 @@ def make_players(
     for name in dict.fromkeys(names):
         if name == SCRIPTED:
             players[name] = Player(policy=SCRIPTED, generator=ScriptedGenerator(env))
+        elif name == CHANCE:
+            players[name] = Player(policy=CHANCE, generator=ChanceGenerator(env))
         elif name == HUMAN:
             players[name] = Player(policy=HUMAN, generator=HumanGenerator(write=write))
         else:

@@ -29,7 +29,7 @@ from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
 from selfplay.play import Match, continue_match, make_group, play
-from selfplay.players import HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
+from selfplay.players import CHANCE, HUMAN, POLICY, SCRIPTED, PlayerSettings, PlayerTable, make_players
 from selfplay.plugins import source_file
 from selfplay.store import RunExistsError, RunWriter
 from selfplay.written import nearest
@@ -136,11 +136,11 @@ def _assign(settings: PlaySettings, env: Env) -> dict[str, str]:
             raise UserError(f"players.{role}: env {env.name} has no such role{nearest(role, list(env.roles))}")
     assigned = {role: settings.players.get(role, POLICY) for role in env.roles}
     for role, name in assigned.items():
-        close = difflib.get_close_matches(name, (POLICY, SCRIPTED, HUMAN), n=1)
+        close = difflib.get_close_matches(name, (POLICY, SCRIPTED, CHANCE, HUMAN), n=1)
         if close and name not in close and name not in models.MODELS:
             raise UserError(f"players.{role}={name}: there is no such player; did you mean {close[0]}?")
     for role, name in assigned.items():
-        if name not in (POLICY, SCRIPTED, HUMAN):
+        if name not in (POLICY, SCRIPTED, CHANCE, HUMAN):
             models.check_name(name, key=f"players.{role}", runs=settings.runs)
     models.check_name(settings.model, runs=settings.runs)
     return {role: settings.model if name == POLICY else name for role, name in assigned.items()}
@@ -224,7 +224,7 @@ class _Session:
 
     def _make_players(self, console: Console) -> PlayerTable:
         settings = self.settings
-        if set(self.assigned.values()) - {HUMAN, SCRIPTED}:
+        if set(self.assigned.values()) - {HUMAN, SCRIPTED, CHANCE}:
             models.use_threads(settings.engine.threads)
         return make_players(
             self.assigned.values(),

@@ -9,7 +9,7 @@ from selfplay.config import PlaySettings, PluginSpec, read_config, resolve
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, PluginError
-from selfplay.players import HUMAN, SCRIPTED
+from selfplay.players import CHANCE, HUMAN, SCRIPTED
 from selfplay.records_json import plain_json
 from selfplay.store import CONFIG, RunReader, find_run
 from selfplay.written import Source
@@ -42,7 +42,7 @@ class Stored:
         """Return what a person should know before it goes on; empty: nothing."""
         kept = self.conversation.turns[: self.num_kept(settings)]
         is_lost = any(turn.stream and not turn.heard.size and not turn.said.size for turn in kept)
-        if is_lost and set(assigned.values()) - {HUMAN, SCRIPTED}:
+        if is_lost and set(assigned.values()) - {HUMAN, SCRIPTED, CHANCE}:
             return LOST_TOKENS
         before = {turn.role: self.conversation.players[turn.role] for turn in kept}
         others = [role for role, player in before.items() if player.model and player.model != assigned[role]]

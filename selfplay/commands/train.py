@@ -21,7 +21,7 @@ from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
-from selfplay.players import HUMAN, POLICY, SCRIPTED
+from selfplay.players import CHANCE, HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
 from selfplay.store import CONFIG, find_run
@@ -86,7 +86,7 @@ def run(line: CommandLine) -> int:
     env, rewards = build_env(settings.env), build_rewards(settings.rewards)
     models.check_name(settings.model, runs=settings.runs)
     for role, name in settings.players.items():
-        if name not in (POLICY, SCRIPTED, HUMAN):
+        if name not in (POLICY, SCRIPTED, CHANCE, HUMAN):
             models.check_name(name, key=f"players.{role}", runs=settings.runs)
     check_trainable(settings, env)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})

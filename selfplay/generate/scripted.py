@@ -1,17 +1,21 @@
-"""Turns from an environment's own script: a player that needs no model."""
+"""Turns from an environment's own players: its script, and chance; neither needs a model."""
 
 from __future__ import annotations
 
-from selfplay.dialog import clean_text
+from collections.abc import Callable
+
+from selfplay.dialog import Conversation, clean_text
 from selfplay.errors import UserError
-from selfplay.interfaces import Completion, Env, Request, Weights
+from selfplay.interfaces import Completion, Env, Game, Request, Weights
+
+Speak = Callable[[Conversation, str], str]  # (conversation, role) -> the role's next message
 
 
 class ScriptedGenerator:
     """Answers every request with the environment's scripted player; one step answers all that is queued, in order."""
 
     def __init__(self, env: Env) -> None:
-        self._env = env
+        self._speak: Speak = env.scripted
         self._queue: list[Request] = []
 
     def submit(self, request: Request) -> None:
@@ -35,7 +39,20 @@ class ScriptedGenerator:
 
     def _answer(self, request: Request) -> Completion:
         try:
-            text = clean_text(self._env.scripted(request.conversation, request.role))
+            text = clean_text(self._speak(request.conversation, request.role))
         except Exception as error:  # noqa: BLE001 - one broken player must not end the other conversations
             return Completion(request=request, error=" ".join(f"{type(error).__name__}: {error}".split()))
         return Completion(request=request, text=text, finish="text")
+
+
+class ChanceGenerator(ScriptedGenerator):
+    """Answers every request with the game's player that knows the form and nothing else."""
+
+    def __init__(self, env: Env) -> None:
+        """Raise UserError if the environment has no such player."""
+        super().__init__(env)
+        if not isinstance(env, Game):
+            raise UserError(
+                f"env {env.name!r} has no player by chance, for it has no ground truth; use scripted, or a model"
+            )
+        self._speak = env.chance

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201b": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 VOWELS = "aeiou"
-# A move's argument ends with its line, or where the next bracket opens.
-MOVE = r"[\[(<{{]\s*(?P<kind>{kinds})\s*[:=]?\s*(?P<inside>[^\])>}}\n]*?)\s*[\])>}}][ \t*_:=]*(?P<after>[^\n\[(<{{]*)"
+# Nothing in the pattern can match the same blanks twice: ten thousand of them take no longer than other characters.
+MOVE = r"[\[(<{{][^\S\n]{{0,9}}(?P<kind>{kinds})(?P<inside>[^\[\](){{}}<>\n]*)[\])>}}]"
+BRACKETS = str.maketrans(dict.fromkeys("[](){}<>", " "))
+AROUND = " \t*_:=\"'"  # what may stand around an argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def _pattern(phrase: str, inflected: bool) -> re.Pattern[str]:
 def moves_in(text: str, kinds: Sequence[str]) -> tuple[Move, ...]:
     """Return the bracketed moves of a message, in order, each as often as it stands there.
 
-    Read are ``[offer] 120``, ``[offer 120]``, ``[Offer: 120]``, ``(offer) 120`` and ``**[offer]** 120``.
+    Read are ``[offer] 120``, ``[offer 120]``, ``[Offer: 120]``, ``(offer) 120``, ``[offer] [120]`` and ``**[offer]** 120``.
     """
     return _moves_in(text, tuple(kinds))
 
@@ -102,10 +104,14 @@ def only_move(text: str, kinds: Sequence[str]) -> Move | None:
 
 @functools.lru_cache(maxsize=4096)
 def _moves_in(text: str, kinds: tuple[str, ...]) -> tuple[Move, ...]:
+    text = text.translate(QUOTES)
+    matches = list(_move_pattern(kinds).finditer(text))
+    ends = [*(match.start() for match in matches[1:]), len(text)]
     found = []
-    for match in _move_pattern(kinds).finditer(text.translate(QUOTES)):
-        argument = match["inside"].strip(" \t*_\"'") or match["after"].strip(" \t*_\"'")
-        found.append(Move(kind=match["kind"].casefold(), argument=argument))
+    for match, end in zip(matches, ends, strict=False):  # without a match there is an end all the same
+        # An argument behind the bracket ends with its line, or where the next move begins.
+        after = text[match.end() : end].partition("\n")[0].translate(BRACKETS).strip(AROUND)
+        found.append(Move(kind=match["kind"].casefold(), argument=match["inside"].strip(AROUND) or after))
     return tuple(found)
 
 

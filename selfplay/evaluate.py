@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from selfplay.dialog import ScoredConversation, Turn
+from selfplay.game_numbers import Sums, add_up, game_sums, trained_roles
 from selfplay.interfaces import Likelihood
 from selfplay.resampling import CONFIDENCE, NUM_RESAMPLES, Matrix, divide, draw_resamples, percentile_interval
 from selfplay.score import has_failed
@@ -35,6 +36,18 @@ class Measured:
 
     scored: ScoredConversation
     likelihood: Likelihood  # of what its trained roles said, under the reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """One number of one policy, with its interval; NaN: there was nothing to measure.
+
+    Example: ``Mean(value=0.75, low=0.61, high=0.87)``
+    """
+
+    value: float
+    low: float  # bounds of its interval; NaN with fewer than two scenarios, or where none was computed
+    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +96,7 @@ def compare(
 
     - `reward/per_conversation`: a conversation's weighted sum; `reward/total`: weighted, the mean over turns;
       `reward/PART`: raw, the mean over the turns where it applies.
+    - `game/...`: where the outcomes have payoffs, what trained players got: see `selfplay.game_numbers`.
     - `kl/per_token_nats`: the sampler's log-probabilities minus the reference's; `reference/nll_per_token_nats`: minus
       the reference's.  Repetition is predictable, so the latter may fall while language is lost.
     - `play/distinct_1`, `play/distinct_2`: distinct n-grams over all n-grams of a side, within turns; in every scenario
@@ -102,6 +116,30 @@ def compare(
     draws = draw_resamples(len(pairs), seed=seed, num_resamples=num_resamples)
     rows = [*_ratios(pairs, draws), _distinct(pairs, n=1), _distinct(pairs, n=2)]
     return Comparison(rows=tuple(sorted(rows, key=_place)), num_scenarios=len(pairs), num_dropped=num_dropped)
+
+
+def means_of(measured: Sequence[Measured], *, seed: int, num_resamples: int = NUM_RESAMPLES) -> dict[str, Mean]:
+    """Return the numbers of `compare` for one policy alone, by name, where no conversation failed.
+
+    Distinct-2 is of all its words, so it is comparable at equal lengths only, and has no interval.
+    """
+    sides = list(_by_scenario(measured).values())
+    found = ratio_means([_sums(side) for side in sides], seed=seed, num_resamples=num_resamples)
+    counted = [_grams([words_of(turn.text) for turn in _trained_turns(side)], None, n=2) for side in sides]
+    distinct = _share_of_distinct(counted)[0] if counted else math.nan
+    return {**found, "play/distinct_2": Mean(value=distinct, low=math.nan, high=math.nan)}
+
+
+def ratio_means(scenarios: Sequence[Sums], *, seed: int, num_resamples: int = NUM_RESAMPLES) -> dict[str, Mean]:
+    """Return ratios of sums over scenarios, by name, with the intervals from resampling the scenarios."""
+    draws = draw_resamples(len(scenarios), seed=seed, num_resamples=num_resamples)
+    found = {}
+    for name in dict.fromkeys(name for sums in scenarios for name in sums):
+        table = np.array([sums.get(name, (0.0, 0.0)) for sums in scenarios])  # [N, 2]: top and bottom
+        top, bottom = table.sum(axis=0)
+        low, high = percentile_interval(divide(draws @ table[:, 0], draws @ table[:, 1]))
+        found[name] = Mean(value=float(top / bottom) if bottom > 0 else math.nan, low=low, high=high)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +262,7 @@ def _is_whole(side: Side) -> bool:
 
 def _place(row: Difference) -> tuple[int, int]:
     """Order rows by what they are about; within that they stay as they are."""
-    groups = ("reward/", "kl/", "reference/", "play/")
+    groups = ("game/", "reward/", "kl/", "reference/", "play/")
     group = next(number for number, prefix in enumerate(groups) if row.name.startswith(prefix))
     return group, -1 if row.name == "reward/per_conversation" else 0
 
@@ -247,7 +285,8 @@ def _ratio(name: str, sums: Sequence[Sequence[tuple[float, float]]], draws: Matr
 
 def _sums(side: Side) -> dict[str, tuple[float, float]]:
     """Return for every mean what is summed and what it is divided by, over one side of a scenario."""
-    sums: dict[str, tuple[float, float]] = {}
+    conversations = [one.scored.conversation for one in side]
+    sums = add_up(game_sums(conversation, trained_roles(conversation)) for conversation in conversations)
 
     def add(name: str, value: float, count: float) -> None:
         top, bottom = sums.get(name, (0.0, 0.0))
@@ -309,9 +348,10 @@ def _trained_turns(side: Side) -> list[Turn]:
     return [one.scored.conversation.turns[k] for one in side for k in _trained_numbers(one.scored)]
 
 
-def _grams(turns: Sequence[Sequence[str]], num_words: int, *, n: int) -> Grams:
+def _grams(turns: Sequence[Sequence[str]], num_words: int | None, *, n: int) -> Grams:
+    """Count the n-grams of the first words; num_words: None is all of them."""
     grams: Grams = Counter()
-    left = num_words
+    left = sum(map(len, turns)) if num_words is None else num_words
     for words in turns:
         kept = list(islice(words, left))
         left -= len(kept)

@@ -24,6 +24,9 @@ __all__ = ["Look", "caption", "contributions", "draw_all", "reward_against_kl", 
 TITLES: Mapping[str, tuple[str, str]] = {
     "reward/per_conversation": ("Reward of a conversation", "reward"),
     "reward/total": ("Reward of a turn", "reward"),
+    "game/payoff": ("Payoff of the policy", "payoff"),
+    "game/success": ("Success", "share of conversations"),
+    "game/protocol_ok": ("Form of the game kept", "share of conversations"),
     "kl/per_token_nats": ("KL from the base", "nats a token"),
     "kl/coefficient": ("KL coefficient", "reward per nat"),
     "entropy/per_token_nats": ("Entropy of the policy", "nats a token"),
@@ -43,6 +46,7 @@ DRIFT = (
     "learn/reference_nll_per_token",
     "play/cut_share",
 )
+GAME = ("game/payoff", "game/success", "game/protocol_ok")
 REWARDS = ("reward/per_conversation", "reward/total")  # the first that all groups have is drawn
 MAX_GROUPS = 12  # more lines in a panel are not told apart
 BAND_ALPHA = 0.13
@@ -184,7 +188,7 @@ def _plans(groups: Sequence[Group], *, look: Look) -> Iterator[tuple[str, _Plan]
     labels = [group.label for group in groups]
     of_whom = f" of {labels[0]}" if len(labels) == 1 else ""
     parts = list(dict.fromkeys(part for group in groups for part in group.parts))
-    learning = [*filter(None, [reward_metric(groups)]), *(f"reward/{part}" for part in parts)]
+    learning = [*filter(None, [reward_metric(groups)]), *GAME, *(f"reward/{part}" for part in parts)]
     weighted = [name for name in parts if any(name in contributions(group) for group in groups)]
     plans = {
         "learning": _Plan(title="Learning curves", labels=labels, panels=_of_metrics(groups, learning, look=look)),

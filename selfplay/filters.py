@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from selfplay.dialog import REASONS_OF_STATUS, SPLITS, clean_text
@@ -41,13 +41,13 @@ CLOSED: Mapping[str, Sequence[str]] = {
 MEANS = {"number": "a number", "truth": "true or false"}
 PLAIN_SQL: Mapping[str, tuple[Kind, str]] = {
     **{name: ("number", f"c.{name}") for name in ("turns", "tokens", "seconds", "step", "version", "seed")},
-    **{name: ("number", f"c.{name}") for name in ("reward", "advantage", "kl", "nll", "surprise", "cut", "repeats")},
+    **{name: ("number", f"c.{name}") for name in ("reward", "payoff", "advantage", "kl", "nll", "surprise")},
+    **{name: ("number", f"c.{name}") for name in ("cut", "repeats")},
     **{name: ("text", f"c.{name}") for name in ("id", "env", "split", "scenario", "about", "status", "reason")},
     **{name: ("text", f"c.{name}") for name in ("by", "error")},
     "group": ("text", "c.group_id"),
     **{name: ("words", f"c.{name}s") for name in ("role", "player", "model", "flag", "tag")},
-    "protocol": ("truth", "c.protocol"),
-    "labelled": ("truth", "c.labelled"),
+    **{name: ("truth", f"c.{name}") for name in ("protocol", "success", "labelled")},
     "text": ("texts", ""),
     "brief": ("briefs", "c.brief"),
 }
@@ -75,6 +75,11 @@ class Fields:
         plain = {name: Field(name=name, kind=kind, sql=sql) for name, (kind, sql) in PLAIN_SQL.items()}
         own = {name: Field(name=name, kind="number", sql=sql) for name, sql in numbers.items()}
         return cls(by_name={**plain, **own}, has_trigrams=has_trigrams)
+
+    def with_meaning(self, names: Mapping[str, str]) -> Fields:
+        """Return the same fields, of which some mean another's value: ``{"payoff": "payoff.buyer"}``."""
+        meant = {name: replace(self.field(name), sql=self.field(other).sql) for name, other in names.items()}
+        return replace(self, by_name={**self.by_name, **meant})
 
     def field(self, name: str) -> Field:
         """Return a field; raises UserError with the nearest ones."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from selfplay.dialog import Conversation, Floats, ScoredConversation, Status, Turn
 from selfplay.errors import UserError
+from selfplay.game_numbers import add_up, game_sums, is_scored, trained_roles
 from selfplay.interfaces import Logger
 from selfplay.score import WeightedReward
 from selfplay.spoken_words import is_only_question, words_of
@@ -46,6 +47,7 @@ def step_metrics(
     `reward/<part>/variance_share` is a part's covariance with what they add up to, over the variance of that: together
     they make 1.  `play/cut_share` and what is counted in texts are of the same turns: `play/repeat_rate`, turns equal
     to an earlier one of their conversation; `play/repeated_pairs`, word pairs that their turn has had before.
+    Where games pay, `game/count` conversations give the means of `selfplay.game_numbers` over what trained players got.
     Of failed conversations only `play/failed`, `play/said_tokens` and the rates know.
     """
     played = [one for one in scored if not _has_failed(one.conversation)]
@@ -54,6 +56,7 @@ def step_metrics(
         **_reward_metrics(played),
         **_variance_shares(played, rewards),
         **_text_metrics(played),
+        **_game_metrics(played),
         "play/conversations": float(len(scored)),
         "play/failed": float(len(scored) - len(played)),
         "play/truncated": float(sum(_status(one.conversation) == "truncated" for one in played)),
@@ -235,6 +238,13 @@ def _text_metrics(played: Sequence[ScoredConversation]) -> dict[str, float]:
         "play/repeat_rate": _mean([is_again for one in played for is_again in _repeats(one.conversation)]),
         "play/repeated_pairs": num_repeated / len(pairs) if pairs else math.nan,
     }
+
+
+def _game_metrics(played: Sequence[ScoredConversation]) -> dict[str, float]:
+    scored = [one.conversation for one in played if is_scored(one.conversation)]
+    sums = add_up(game_sums(conversation, trained_roles(conversation)) for conversation in scored)
+    means = {name: top / count for name, (top, count) in sums.items() if count}
+    return {**means, "game/count": float(len(scored))} if means else {}
 
 
 def _repeats(conversation: Conversation) -> list[bool]:

@@ -33,7 +33,7 @@ from selfplay.named_models import (
     quiet_transformers,
 )
 from selfplay.run_folder import RUNS
-from selfplay.tiny_model import make_tiny
+from selfplay.tiny_model import make_tiny, tiny_seed
 from selfplay.whole_files import is_of_the_system, reason
 from selfplay.written import nearest
 
@@ -101,7 +101,7 @@ def load(
         base = functools.partial(load, device=device, dtype=dtype, say=say, runs=runs)
         return _with_adapter(name, folder, base, merged=merged)
     if _kind(name, runs) == "made":
-        model, tokenizer = make_tiny(seed=int(name.partition(":")[2] or 0))
+        model, tokenizer = make_tiny(name)
         model.to(device=to_device, dtype=to_dtype)  # type: ignore[call-arg]  # its decorator hides `self`
     else:
         model, tokenizer = _from_pretrained(name, str(folder or name), device=to_device, dtype=to_dtype)
@@ -223,10 +223,7 @@ def is_ready(name: str, *, runs: Path = RUNS) -> bool:
 
 def _kind(name: str, runs: Path) -> Literal["made", "fetched", "folder", "run", "hub"]:
     """Return what a name means; raises UserError if it means nothing."""
-    base, _, seed = name.partition(":")
-    if base == "tiny":
-        if not re.fullmatch(r"[0-9]{0,9}", seed):
-            raise UserError(f"model={name}: the seed of tiny:SEED must be a whole number from 0 to 999999999")
+    if tiny_seed(name) is not None:
         return "made"
     if name in MODELS:
         return "fetched"

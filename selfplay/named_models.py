@@ -70,6 +70,9 @@ MODELS: dict[str, ModelSpec] = {
     "tiny": ModelSpec(
         summary="two random layers over bytes: nothing to fetch, no sense to expect; tiny:SEED draws others"
     ),
+    "tiny-letters": ModelSpec(
+        summary="two random layers over 16 letters, each a whole message: for env=signal; tiny-letters:SEED draws others"
+    ),
 }
 
 # Models that read and do not speak, so that nobody can play them: they turn a text into a vector.

@@ -77,6 +77,9 @@ class Facts:
     first_words: str
     reward: float | None = None  # what the trained roles' turns add up to
     per_role: Mapping[str, float] = field(default_factory=dict)
+    payoff: float | None = None  # of the trained roles, mean; of all, if none is trained
+    payoffs: Mapping[str, float] = field(default_factory=dict)  # role -> env units
+    success: bool | None = None  # whether the game's aim was reached; None: the env does not say
     parts: Mapping[str, PartFacts] = field(default_factory=dict)
 
 
@@ -129,6 +132,7 @@ def facts_of(record: Record) -> tuple[Facts, str]:
         brief=_clean("\n".join(player.brief for player in players)),
         first_words=_clean(" ".join(texts[0][: 4 * NUM_FIRST_WORDS].split())[:NUM_FIRST_WORDS]) if texts else "",
         **rewards,
+        **_of_outcome(conversation),
     )
     return facts, problem
 
@@ -152,6 +156,22 @@ def _problem_of_rewards(record: Record, conversation: Conversation) -> str:
     except RecordError as error:
         return str(error)
     return ""
+
+
+def _of_outcome(conversation: Conversation) -> dict[str, Any]:
+    """Return payoff, payoffs and success, as far as the env says them."""
+    outcome = conversation.outcome
+    if outcome is None:
+        return {}
+    payoffs = {_clean(role): value for role, value in outcome.payoff.items() if math.isfinite(value)}
+    trained = [role for role, player in conversation.players.items() if player.trained]
+    counted = [payoffs[role] for role in map(_clean, trained or outcome.payoff) if role in payoffs]
+    success = outcome.facts.get("success")
+    return {
+        "payoff": round(math.fsum(counted) / len(counted), DECIMALS) if counted else None,
+        "payoffs": payoffs,
+        "success": success if isinstance(success, bool) else None,
+    }
 
 
 def _roles(conversation: Conversation) -> list[str]:

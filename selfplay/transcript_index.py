@@ -130,6 +130,19 @@ class TranscriptIndex:
 
         return self._file.ask(read)
 
+    def ids_for(self, query: str, role: str) -> list[str]:
+        """Return the ids of all that fit a filter in which `payoff` and `reward` are those of one role, in order."""
+
+        def read() -> list[str]:
+            fields = self._state().fields
+            own = {"payoff": f"payoff.{role}", "reward": f"role.{role}"}
+            meant = fields.with_meaning({name: of for name, of in own.items() if of in fields.by_name})
+            wanted = Filter.parse(query, meant)
+            sql = f"SELECT c.id FROM conversations c WHERE {wanted.where} ORDER BY c.place"
+            return [id for (id,) in self._file.rows(sql, *wanted.parameters)]
+
+        return self._file.ask(read)
+
     def row(self, id: str) -> Row | None:
         """Return the row of one conversation; None: there is none."""
         return next(iter(self._rows_where("c.id = ?", id)), None)
@@ -202,6 +215,7 @@ class TranscriptIndex:
             **{f"reward.{name}": f"c.raw_{number}" for number, name, _ in parts},
             **{f"value.{name}": f"c.value_{number}" for number, name, weight in parts if weight is not None},
             **{f"role.{name}": f"c.role_{number}" for number, name in roles},
+            **{f"payoff.{name}": f"c.payoff_{number}" for number, name in roles},
             "disagreement": disagreement,
         }
         has_trigrams = bool(self._file.rows("SELECT 1 FROM sqlite_master WHERE name = 'trigrams'"))

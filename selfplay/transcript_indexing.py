@@ -38,6 +38,7 @@ TOKENS_LINE = re.compile(
 )
 COLUMNS = (
     *("id", "place", "file", "offset", "line", "step", "version", "turns", "tokens", "seconds", "seed", "reward"),
+    *("payoff", "success"),
     *("cut", "repeats", "group_id", "scenario", "env", "split", "status", "reason", "by", "protocol", "brief"),
     *("roles", "players", "models", "tags", "flags", "about", "error"),
 )
@@ -260,10 +261,11 @@ class Indexing:
         values = {
             name: special[name] if name in special else getattr(facts, name) for name in COLUMNS if name not in PLACES
         }
-        for name, value in facts.per_role.items():
-            number = self._number_of("roles", name, ("role",))
-            if number is not None:
-                values[f"role_{number}"] = value
+        for column, of_role in (("role", facts.per_role), ("payoff", facts.payoffs)):
+            for name, value in of_role.items():
+                number = self._number_of("roles", name, ("role", "payoff"))
+                if number is not None:
+                    values[f"{column}_{number}"] = value
         for name, part in facts.parts.items():
             number = self._number_of("parts", name, ("raw", "value"))
             if number is not None:

@@ -1,7 +1,7 @@
 """The SQLite file of a run's index: its tables, how it is opened, and when it is made anew.
 
 It is derived: whoever deletes it loses nothing.  Numbers of parts and roles are columns of their own, added when a part
-is first seen (`raw_0, value_0, role_0, ...`), for sorting by any of them must be quick.
+is first seen (`raw_0, value_0, role_0, payoff_0, ...`), for sorting by any of them must be quick.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["FILE", "MOST_COLUMNS", "connect", "create", "identity", "is_current", "remove", "transaction"]
 
 FILE = "index.sqlite"
-APPLICATION, VERSION = 0x5E1F9A1A, 4  # who wrote the file, and the version of the tables below
+APPLICATION, VERSION = 0x5E1F9A1A, 5  # who wrote the file, and the version of the tables below
 BUSY_SECONDS = 60.0
 MOST_COLUMNS = 200  # parts, or roles, that can be filtered and sorted by
 TABLES = """
@@ -24,6 +24,7 @@ CREATE TABLE files (
 CREATE TABLE conversations (
   number INTEGER PRIMARY KEY, id TEXT UNIQUE, place TEXT, file INTEGER, offset INTEGER, line INTEGER,
   step INTEGER, version INTEGER, turns INTEGER, tokens INTEGER, seconds REAL, seed INTEGER, reward REAL,
+  payoff REAL, success INTEGER,
   advantage REAL, kl REAL, nll REAL, group_mean REAL, surprise REAL, cut REAL, repeats REAL,
   group_id TEXT, scenario TEXT, env TEXT, split TEXT, status TEXT, reason TEXT, "by" TEXT, protocol INTEGER,
   labelled INTEGER DEFAULT 0, brief INTEGER, roles TEXT, players TEXT, models TEXT, tags TEXT, flags TEXT, about TEXT,

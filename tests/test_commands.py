@@ -103,7 +103,7 @@ def test_run_py_works_from_another_folder(tmp_path):
 def test_list_json_names_everything_with_defaults(capsys):
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in listed["models"]] == ["smollm2-135m", "tiny"]
+    assert [row["name"] for row in listed["models"]] == ["smollm2-135m", "tiny", "tiny-letters"]
     chitchat = next(row for row in listed["envs"] if row["name"] == "chitchat")
     assert chitchat["settings"]["max_turns"] == 6
 
@@ -122,7 +122,7 @@ def test_doctor_names_the_cache_and_the_next_command(capsys, monkeypatch, tmp_pa
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["cache"] == str(tmp_path / "not" / "yet")
-    assert report["models_ready"] == {"smollm2-135m": False, "tiny": True}
+    assert report["models_ready"] == {"smollm2-135m": False, "tiny": True, "tiny-letters": True}
     assert report["next"].split()[-1] == "train"
 
 

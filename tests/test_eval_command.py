@@ -106,3 +106,104 @@ def test_eval_stores_both_sides_when_it_is_told_where(train: Train, capsys, tmp_
 def test_wrong_words_are_refused_in_a_sentence(words, message, capsys):
     assert main(["eval", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+GAME = (
+    *("preset=tiny", "env=signal", "model=tiny-letters:2", "-r", "payoff=1", "cluster=local", "steps=2"),
+    *("conversations=4", "group_size=2", "sampling.max_new_tokens=1", "evaluation.conversations=3"),
+    "checkpoints.save_every=1",
+)
+ROLES = ("sender", "receiver")
+
+
+@pytest.fixture
+def game(tmp_path: Path, capsys) -> Path:
+    """Train a small run at the signalling game and return its folder."""
+    assert main(["train", *GAME, f"out={tmp_path}/runs/g"]) == 0
+    capsys.readouterr()
+    return tmp_path / "runs" / "g"
+
+
+def test_eval_of_a_game_meets_base_and_script_with_the_roles_swapped(game: Path, capsys, tmp_path):
+    out = tmp_path / "out"
+    found = printed(capsys, str(game), "conversations=5", f"out={out}")
+    assert json.loads((out / "game_evaluation.json").read_text())["lines"] == found["lines"]
+    assert [(line["at"], line["against"]) for line in found["lines"]] == [
+        *((0, "base"), (0, "scripted"), (2, "base"), (2, "scripted"))
+    ]
+    # Counted again from what is stored: who had which role, and what it was paid.
+    talks = [talk for talk in RunReader(out).conversations() if "-e" in talk.id]
+    for line in found["lines"]:
+        opponent = {"base": "frozen"}.get(line["against"], line["against"])
+        paid = []
+        for talk in talks:
+            policies = {role: player.policy for role, player in talk.players.items()}
+            own = next(role for role in ROLES if policies[role] == "learner")
+            if policies[ROLES[1 - ROLES.index(own)]] == opponent and talk.players[own].version == line["at"]:
+                paid.append((talk.scenario.seed, own, talk.outcome.payoff[own]))
+        assert {(seed, own) for seed, own, _ in paid} == {(t.scenario.seed, role) for t in talks for role in ROLES}
+        assert len(paid) == line["num_conversations"] == 10
+        assert line["numbers"]["game/payoff"]["value"] == pytest.approx(sum(p for _, _, p in paid) / 10)
+    at_start = [line for line in found["lines"] if line["at"] == 0]
+    assert all(abs(line["numbers"]["kl/per_token_nats"]["value"]) < 1e-5 for line in at_start)
+    assert [(change["since"], change["at"]) for change in found["changes"]] == [(0, 2), (0, 2)]
+    references = {line["player"]: line["numbers"]["game/payoff"]["value"] for line in found["references"]}
+    assert references["scripted"] == 1.0
+    assert found["promised"] == {"chance": 0.25, "best": 1.0}
+
+
+def test_eval_of_a_game_takes_versions_and_opponents_and_shows_them(game: Path, capsys):
+    words = [str(game), "at=2,1", "against=tiny-letters:5,chance,g@1,self", f"runs={game.parent}"]
+    found = printed(capsys, *words)
+    assert [(line["at"], line["against"], line["num_conversations"]) for line in found["lines"]] == [
+        *((1, "tiny-letters:5", 6), (1, "chance", 6), (1, "g@1", 6), (1, "self", 3)),
+        *((2, "tiny-letters:5", 6), (2, "chance", 6), (2, "g@1", 6), (2, "self", 3)),
+    ]
+    assert main(["eval", *words]) == 0
+    shown = capsys.readouterr().out
+    for text in ("against g@1", "payoff as receiver", "form kept", "the game promises 0.250 by chance"):
+        assert text in shown, text
+
+
+def test_eval_of_a_game_against_itself_is_the_comparison_of_training(game: Path, capsys):
+    known = json.loads((game / "evaluation.json").read_text())["metrics"]
+    found = printed(capsys, str(game), "against=self")["metrics"]
+    assert found["game/payoff"]["trained"] == known["game/payoff"]["trained"]
+    assert set(found) == set(known)
+
+
+def test_eval_where_nothing_is_paid_meets_others_when_asked(train: Train, capsys):
+    run = train("a")
+    found = printed(capsys, str(run), "against=base,scripted")
+    assert [line["against"] for line in found["lines"]] == ["base", "scripted", "base", "scripted"]
+    assert not [name for line in found["lines"] for name in line["numbers"] if name.startswith("game/")]
+    assert main(["eval", str(run), "against=scripted"]) == 0
+    assert "reward of a conversation" in capsys.readouterr().out
+
+
+def test_eval_leaves_fixed_players_out_of_the_swapping(tmp_path, capsys):
+    words = [*GAME, "players.receiver=scripted", f"out={tmp_path}/runs/half"]
+    assert main(["train", *words]) == 0
+    capsys.readouterr()
+    found = printed(capsys, f"{tmp_path}/runs/half", "against=base,self")
+    # The policy never was the receiver, so it is the sender alone.
+    assert [line["num_conversations"] for line in found["lines"]] == [3, 3, 3, 3]
+    assert "game/payoff/receiver" not in found["lines"][0]["numbers"]
+
+
+WRONG = {
+    "against=human": "against=human: `play` lets a person take a role",
+    "against=policy": "the policy itself is against=self",
+    "against=chance": "env chitchat has no player by chance",
+    "against=none": "against=none: there is no such model",
+    "against=,": "against=, names nothing",
+    "at=last": "at=last: a version is a number of updates, or latest",
+    "at=9": "has no checkpoint 9; it has 1, 2",
+}
+
+
+def test_versions_and_opponents_that_cannot_be_are_refused(train: Train, capsys):
+    run = train("a")
+    for word, message in WRONG.items():
+        assert main(["eval", str(run), word]) == 2
+        assert message in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from selfplay.evaluate import (
     compare,
     comparison_from_json,
     comparison_to_json,
+    means_of,
 )
 from selfplay.interfaces import Likelihood
 
@@ -173,3 +175,35 @@ def test_comparison_survives_json_with_none_for_what_is_unknown():
     assert comparison_to_json(comparison_from_json(data)) == data
     with pytest.raises(ValueError, match="'other/1' is no comparison"):
         comparison_from_json({**data, "schema": "other/1"})
+
+
+def paid(scenario: int, payoff: dict[str, float], *, success: bool) -> Measured:
+    one = measured(scenario, "x", "y")
+    outcome = Outcome(status="terminated", reason="agreement", facts={"success": success}, payoff=payoff)
+    conversation = replace(one.scored.conversation, outcome=outcome)
+    return replace(one, scored=replace(one.scored, conversation=conversation))
+
+
+def test_games_are_compared_by_what_the_trained_role_got():
+    base = [paid(0, {"a": 0.0, "b": 1.0}, success=False), paid(1, {"a": 0.5, "b": 0.5}, success=True)]
+    trained = [paid(seed, {"a": 1.0, "b": 0.25}, success=True) for seed in (0, 1)]
+    comparison = compare(base, trained, seed=0)
+    assert numbers(comparison, "game/payoff") == (0.25, 1.0, 0.75)
+    assert numbers(comparison, "game/opponent_payoff") == (0.75, 0.25, -0.5)
+    assert numbers(comparison, "game/success") == (0.5, 1.0, 0.5)
+    # The game stands first, and a comparison without payoffs has no such rows.
+    assert comparison.rows[0].name == "game/payoff"
+    assert not [row for row in compare([measured(0, "x")], [measured(0, "x")], seed=0).rows if "game" in row.name]
+
+
+def test_means_of_one_policy_are_those_of_the_comparison():
+    side = [measured(0, "x y", "z", "x y z", rewards=[1, 0, 2]), measured(1, "x", rewards=[3])]
+    means, comparison = means_of(side, seed=0), compare(side, side, seed=0)
+    for row in comparison.rows:
+        if row.name not in ("play/distinct_1", "play/distinct_2"):
+            assert means[row.name].value == row.base, row.name
+    # Word pairs of a: x-y, then x-y and y-z: two of three are distinct.
+    assert means["play/distinct_2"].value == pytest.approx(2 / 3)
+    # A conversation's reward is 3 in both scenarios, so in every resample.
+    reward = means["reward/per_conversation"]
+    assert (reward.value, reward.low, reward.high) == (3.0, 3.0, 3.0)

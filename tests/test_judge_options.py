@@ -35,7 +35,7 @@ def by_hand(loaded: models.LoadedModel, messages, options) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fresh() -> models.LoadedModel:
-    model, tokenizer = make_tiny(seed=3)
+    model, tokenizer = make_tiny("tiny:3")
     return models.LoadedModel(name="tiny:3", model=model.eval(), tokenizer=tokenizer, folder=None)
 
 
@@ -77,7 +77,7 @@ def test_room_ends_before_the_token_of_an_option(fresh):
 
 
 def test_identity_tells_weights_apart(fresh):
-    other, tokenizer = make_tiny(seed=4)
+    other, tokenizer = make_tiny("tiny:4")
     changed = ModelOptions(replace(fresh, model=other.eval(), tokenizer=tokenizer))
     assert changed.identity.partition(" ")[0] == "tiny:3"
     assert changed.identity != ModelOptions(fresh).identity
@@ -85,7 +85,7 @@ def test_identity_tells_weights_apart(fresh):
 
 
 def test_model_without_a_template_reads_lines_of_names():
-    model, tokenizer = make_tiny(seed=5)
+    model, tokenizer = make_tiny("tiny:5")
     tokenizer.chat_template = None
     loaded = models.LoadedModel(name="base", model=model.eval(), tokenizer=tokenizer, folder=None)
     begun = "Assistant: The answer is: ("

@@ -218,3 +218,19 @@ def test_alarms_that_are_on_are_shown_while_they_are():
     assert "alarm: kl_accelerating, length_drift" in frame_of(progress)
     play_steps(screen, clock, first=1, seconds=[1.0])
     assert not any(line.startswith("alarm") for line in frame_of(progress))
+
+
+GAME = {**METRICS, "game/success": 0.75, "game/protocol_ok": 0.98}
+
+
+def test_plain_line_of_a_game_says_success_and_form():
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics=GAME)
+    assert "(question 0.41)  success 75%, form kept 98%  kl 0.012" in console.file.getvalue()
+
+
+def test_frame_of_a_game_has_a_line_for_it():
+    clock = Clock()
+    progress = progress_of(clock)
+    play_steps(LiveScreen(console_of(), progress), clock, seconds=[1.0, 1.0], metrics=GAME)
+    assert "success       75%  ▁▁  form kept 98%" in frame_of(progress)

@@ -55,7 +55,7 @@ def save(scorer, folder):
 
 @pytest.fixture
 def tiny_folder(tmp_path):
-    model, tokenizer = make_tiny(seed=3)
+    model, tokenizer = make_tiny("tiny:3")
     loaded = models.LoadedModel(name="tiny:3", model=model, tokenizer=tokenizer, folder=None)
     models.save(loaded, tmp_path / "base")
     return tmp_path / "base"

@@ -1,6 +1,7 @@
 import math
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,3 +231,36 @@ def test_wandb_run_goes_on_under_its_id(tmp_path, monkeypatch):
     first, second = {"step": 0, "reward/total": 0.5}, {"step": 1, "reward/total": 0.5}
     started, resumed = ["talk", {"seed": 3}, None], ["talk", {"seed": 3}, "abc"]
     assert wandb.heard == [started, first, "finish", resumed, second, "finish"]
+
+
+def paid(payoff, *, trained=("host", "guest"), success=True, **outcome):
+    played = scored([turn("host", "a"), turn("guest", "b")], [0, 0], trained=trained)
+    ended = Outcome(status="terminated", reason="agreement", facts={"success": success}, payoff={**payoff}, **outcome)
+    return replace(played, conversation=replace(played.conversation, outcome=ended))
+
+
+def test_games_are_measured_where_they_are_paid():
+    first = paid({"host": 1.0, "guest": 0.0})
+    second = paid({"host": 0.0, "guest": 0.5}, success=False, protocol_ok=False)
+    cut = scored([turn("host", "a")], [0], status="truncated", reason="context_full")
+    found = {name: value for name, value in measure(first, second, cut).items() if name.startswith("game/")}
+    assert found == {
+        "game/payoff": 0.375,  # (0.5 + 0.25) / 2
+        "game/payoff/host": 0.5,
+        "game/payoff/guest": 0.25,
+        "game/success": 0.5,
+        "game/protocol_ok": 0.5,
+        "game/fault": 0.0,  # the form was broken, and nobody is named
+        "game/turns": 2.0,
+        "game/count": 2.0,
+    }
+
+
+def test_games_against_a_frozen_partner_count_what_the_trained_role_got():
+    plays = [paid({"host": 1.0, "guest": 0.25}, trained=["host"]), paid({"host": 0.5, "guest": 0.0}, trained=["guest"])]
+    found = measure(*plays)
+    assert (found["game/payoff"], found["game/opponent_payoff"]) == (0.5, 0.375)  # (1 + 0) / 2, (0.25 + 0.5) / 2
+
+
+def test_without_a_payoff_there_is_no_metric_of_games():
+    assert not [name for name in measure(scored([turn("host", "a")], [0])) if name.startswith("game/")]

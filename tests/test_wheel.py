@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from envs import ENVS
 from rewards import REWARDS
 from rewards.mixes import MIXES
 from selfplay.config import preset_names
+from selfplay.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "selfplay", "envs", "rewards")
@@ -41,7 +43,7 @@ def test_an_installed_wheel_lists_what_there_is_and_plays_from_another_folder(tm
     command, environment = [str(site / "bin" / "selfplay"), "list"], {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
-    kinds = (["chitchat"], ["smollm2-135m", "tiny"], preset_names(), list(REWARDS), [f"mix:{name}" for name in MIXES])
+    kinds = (list(ENVS), list(MODELS), preset_names(), list(REWARDS), [f"mix:{name}" for name in MIXES])
     assert names == [name for kind in kinds for name in kind], done.stderr
 
     # Word lists are installed too.

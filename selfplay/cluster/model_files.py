@@ -11,6 +11,7 @@ from typing import Any
 
 from selfplay import models
 from selfplay.errors import UserError
+from selfplay.tiny_model import tiny_seed
 
 ADAPTER_FILE = "adapter_config.json"
 WEIGHT_FILES = (".safetensors", "pytorch_model.bin")
@@ -40,7 +41,7 @@ class ModelFiles:
         It does not depend on how they are loaded, so a run may go on with another precision or on another device.
         """
         if self.folder is None:
-            return self.name if self.name.partition(":")[0] == "tiny" else ""
+            return self.name if tiny_seed(self.name) is not None else ""
         checksum = 0
         for name in sorted(self.sizes):
             if name.endswith(WEIGHT_FILES):

@@ -17,6 +17,7 @@ __all__ = ["Command", "main"]
 # verb -> (module, what the menu says of it); the module is imported only when its verb is used.
 VERBS: Mapping[str, tuple[str, str]] = {
     "train": ("selfplay.commands.train", "two copies of a policy talk, rewards score them, a learner improves it"),
+    "sft": ("selfplay.commands.sft", "imitate stored or scripted conversations: a start that holds a game's form"),
     "play": ("selfplay.commands.play", "two players talk; the conversations are stored in a run folder"),
     "view": ("selfplay.commands.view", "the transcript page: read, filter, compare and label in a browser"),
     "show": ("selfplay.commands.show", "print a stored conversation"),
@@ -33,6 +34,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "study": ("selfplay.commands.study", "many training runs that differ in one thing, in a table and a picture"),
     "merge": ("selfplay.commands.merge", "write a trained policy as a plain Hugging Face folder"),
     "reward": ("selfplay.commands.reward", "start a reward of your own, test one, or train one from preferences"),
+    "env": ("selfplay.commands.env", "start a game of your own, or check that one keeps what it promises"),
     "iterate": ("selfplay.commands.iterate", "play, label, refit the reward model, train, and again: nobody is asked"),
     "list": ("selfplay.commands.list_", "what there is to choose from: envs, models, presets, rewards, mixes"),
     "preset": ("selfplay.commands.preset", "print or copy a ready-made configuration"),

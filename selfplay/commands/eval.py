@@ -1,70 +1,84 @@
-"""`selfplay eval`: a trained policy against the one it started from, on held-out scenarios."""
+"""`selfplay eval`: a trained policy against the one it started from, and games against opponents, held-out."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
-from selfplay import checkpoint, models
-from selfplay.cluster.model_files import ModelFiles
-from selfplay.cluster.play_worker import PlayWorker
+from selfplay import checkpoint
 from selfplay.commands.building import build_env, build_rewards
 from selfplay.commands.evaluation_table import print_comparison
+from selfplay.commands.game_table import print_game_evaluation
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, read_config, resolve, to_yaml
-from selfplay.dialog import Conversation, ScoredConversation, id_order
+from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
-from selfplay.experience import trace
-from selfplay.interfaces import Env, Weights
-from selfplay.play import Match
+from selfplay.evaluate_games import GAME_EVALUATION, GameEvaluation, evaluate_games, game_evaluation_to_json
+from selfplay.evaluate_play import (
+    BASE,
+    SELF,
+    Evaluated,
+    check_opponents,
+    game_matches,
+    reference_matches,
+    reference_players,
+)
+from selfplay.interfaces import Game
+from selfplay.players import SCRIPTED
 from selfplay.run_folder import CONFIG
-from selfplay.run_reader import RunReader, find_run
-from selfplay.score import WeightedReward, score
+from selfplay.run_reader import find_run
 from selfplay.store import RunWriter
 from selfplay.train_settings import TrainSettings
 from selfplay.trained import checkpoint_of
-from selfplay.training_run import EVALUATION, dealer_of, play_plan
+from selfplay.training_run import EVALUATION, dealer_of
 from selfplay.whole_files import write_whole
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
 SUMMARY = "compare a trained policy with the one it started from"
 USAGE = """
-selfplay eval [RUN[@STEP]] [key=value ...] [--json]
+selfplay eval [RUN[@STEP]] [at=0,latest] [against=base,scripted] [key=value ...] [--json]
 
 Let the policy of a run and the one it started from play the same held-out scenarios, with the run's own settings, and
-compare them: rewards, KL, likelihood under the base, distinct words, length; each with an interval.
+compare them: rewards, KL, likelihood under the base, distinct words, length; each with an interval.  At a game they
+meet opponents, with the roles swapped: on every scenario the policy has each of its roles in turn.  Then payoff,
+success, the form and who broke it are compared too, beside what scripts and chance get in every role.
 
-  RUN                a path, or a name under runs/; nothing: the newest run.  @STEP: that checkpoint, not the latest
-  conversations=32   how many scenarios each side plays (default: as many as the run itself evaluated)
-  seed=1             draws other scenarios than the run's own evaluation did
-  out=FOLDER         store both sides' conversations there, as a run of its own; nothing is stored otherwise
-  --json             print the numbers as JSON
+  RUN                  a path, or a name under runs/; nothing: the newest run.  @STEP: that checkpoint, not the latest
+  at=0,latest          versions of the policy: 0 is the one before training, latest the checkpoint; or numbers
+  against=base,scripted
+                       who has the other roles: self (the policy itself), base (the policy before training), scripted,
+                       chance, a model, or RUN@STEP (default: base,scripted at a game; self where nothing is paid)
+  conversations=32     how many scenarios each side plays (default: as many as the run itself evaluated)
+  seed=1               draws other scenarios than the run's own evaluation did
+  out=FOLDER           store all conversations there, as a run of its own; nothing is stored otherwise
+  --json               print the numbers as JSON
 
 Examples:
   selfplay eval
   selfplay eval chat@20 conversations=100 seed=1
+  selfplay eval deals at=0,10,latest against=base,scripted,smollm2-135m
 """
 DEFAULT_CONVERSATIONS = 32  # where the run evaluated none
 NOTHING_COMPARED = 1
-PROGRESS_SECONDS = 10.0
-TOKENS_PER_MICROBATCH = 2048
+LATEST = "latest"
 
 
 class EvalSettings(Settings):
     """What `eval` accepts besides the run."""
 
+    at: str = f"0,{LATEST}"  # versions of the policy, separated by commas
+    against: str = ""  # opponents, separated by commas; "": base and script at a game, itself elsewhere
     conversations: int = Field(default=0, ge=0)  # 0: as many as the run evaluated
     seed: int | None = Field(default=None, ge=0)  # None: the run's
     out: Annotated[Path | None, WRITTEN_PATH] = None  # None: nothing is stored
@@ -82,20 +96,23 @@ def run(line: CommandLine) -> int:
     def say(text: str) -> None:
         console.print(Text(one_line(text), style="dim"))
 
-    evaluation = _Evaluation(
+    evaluated = Evaluated(
         settings=_with_changes(trained, settings),
         found=found,
         env=build_env(trained.env),
         rewards=build_rewards(trained.rewards),
         say=say,
     )
-    comparison = evaluation.compare(out=settings.out, command=" ".join(["eval", *line.words]))
+    plan = _Plan.of(settings, evaluated)
+    store = _Store(evaluated=evaluated, out=settings.out, command=" ".join(["eval", *line.words]))
+    checkpoint.check(found)
+    result = _compare(evaluated, store) if plan.is_comparison else _evaluate(evaluated, plan, store)
     if line.as_json:
-        known = {"run": str(evaluation.run), "version": evaluation.version, "base": trained.model}
-        print(json.dumps({**known, **comparison_to_json(comparison)}))
+        known = {"run": str(evaluated.run), "version": evaluated.version, "base": trained.model}
+        print(json.dumps({**known, **_to_json(result)}))
     else:
-        _show(console, comparison, evaluation, out=settings.out)
-    return 0 if comparison.rows else NOTHING_COMPARED
+        _show(console, result, evaluated, out=settings.out)
+    return 0 if _has_numbers(result) else NOTHING_COMPARED
 
 
 def _only_name(words: Sequence[str]) -> str:
@@ -117,135 +134,178 @@ def _with_changes(trained: TrainSettings, settings: EvalSettings) -> TrainSettin
     return trained.model_copy(update={"seed": seed, "evaluation": evaluation, "runs": settings.runs})
 
 
-def _show(console: Console, comparison: Comparison, evaluation: _Evaluation, *, out: Path | None) -> None:
-    console.print()
-    print_comparison(console, comparison, kl_target=evaluation.settings.kl.steered_to)
-    line = f"base: {evaluation.settings.model}; trained: {evaluation.run}, {plural(evaluation.version, 'update')}"
-    console.print(Text(one_line(line), style="dim"))
-    if out is not None:
-        console.print(Text(one_line(f"stored in {out}"), style="dim"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Which versions play, against whom."""
+
+    versions: tuple[int, ...]  # ascending
+    opponents: tuple[str, ...]
+    is_comparison: bool  # base and trained policy, each with itself: what `train` measures at its end
+
+    @classmethod
+    def of(cls, settings: EvalSettings, evaluated: Evaluated) -> _Plan:
+        """Raise UserError for a version without a checkpoint, and for what is no opponent."""
+        versions = sorted({_version(word, evaluated) for word in _listed("at", settings.at)})
+        usual = f"{BASE},{SCRIPTED}" if isinstance(evaluated.env, Game) and len(evaluated.env.roles) > 1 else SELF
+        opponents = _listed("against", settings.against or usual)
+        check_opponents(opponents, evaluated.env, runs=settings.runs)
+        is_usual = settings.at == EvalSettings().at and opponents == [SELF]
+        return cls(
+            versions=tuple(versions),
+            opponents=tuple(opponents),
+            is_comparison=is_usual or (versions == [0, evaluated.version] and opponents == [SELF]),
+        )
+
+
+def _listed(key: str, text: str) -> list[str]:
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise UserError(f"{key}={text} names nothing; separate several by commas, as in {key}=0,{LATEST}")
+    return words
+
+
+def _version(word: str, evaluated: Evaluated) -> int:
+    if word == LATEST:
+        return evaluated.version
+    if not word.isascii() or not word.isdigit() or len(word) > 12:
+        raise UserError(f"at={word}: a version is a number of updates, or {LATEST}")
+    # Version 0 is the model that the run started from; it needs no checkpoint.
+    return int(word) and checkpoint.version_of(checkpoint.find(evaluated.run, int(word)))
+
+
+# ----- base and trained policy, each with itself -----
+
+
+def _compare(evaluated: Evaluated, store: _Store) -> Comparison:
+    settings, version = evaluated.settings, evaluated.version
+    if version == 0:
+        raise UserError(f"{evaluated.found} is the policy before its first update; there is nothing to compare")
+    with store.open() as writer:
+        worker = evaluated.start()
+        store.describe(writer, worker.facts, worker.tokenizers)
+        dealer, num = dealer_of(settings, evaluated.env), settings.evaluation.conversations
+        played = [evaluated.play(BASE, worker, dealer.evaluation(0, conversations=num))]
+        evaluated.use(worker, version)
+        name = f"{evaluated.run.name}@{version}"
+        played.append(evaluated.play(name, worker, dealer.evaluation(version, conversations=num)))
+        # As `train` does: what the policy said nothing in counts on neither side.
+        sides = [[one for one in side if one.likelihood.num_tokens] for side in evaluated.measure(played)]
+        comparison = compare(sides[0], sides[1], seed=settings.seed)
+        for side, at in zip(sides, (0, version), strict=True):
+            store.keep(writer, side, version=at)
+        store.conclude(writer, EVALUATION, comparison_to_json(comparison))
+    return comparison
+
+
+# ----- versions against opponents -----
+
+
+def _evaluate(evaluated: Evaluated, plan: _Plan, store: _Store) -> GameEvaluation:
+    env, seed = evaluated.env, evaluated.settings.seed
+    references = reference_players(env)
+    with store.open() as writer:
+        worker = evaluated.start([*plan.opponents, *references], meets_base=BASE in plan.opponents)
+        store.describe(writer, worker.facts, worker.tokenizers)
+        played: dict[tuple[int, str], list[Conversation]] = {}
+        for version in plan.versions:
+            if version:
+                evaluated.use(worker, version)
+            for name, matches in game_matches(evaluated, plan.opponents, version=version).items():
+                played[version, name] = evaluated.play(f"version {version} against {name}", worker, matches)
+        others = evaluated.play(" and ".join(references), worker, reference_matches(evaluated, references))
+        measured = dict(zip(played, evaluated.measure(list(played.values())), strict=True))
+        evaluation = evaluate_games(
+            measured,
+            env=env.name,
+            seed=seed,
+            references={
+                name: [one for one in others if all(player.policy == name for player in one.players.values())]
+                for name in references
+            },
+            sheet=env.sheet() if isinstance(env, Game) else None,
+        )
+        for (version, _), side in measured.items():
+            store.keep(writer, side, version=version)
+        store.keep_talks(writer, others)
+        store.conclude(writer, GAME_EVALUATION, game_evaluation_to_json(evaluation))
+    return evaluation
+
+
+# ----- what is stored, and what is shown -----
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Evaluation:
-    """One run's policy and its base, on the run's own terms."""
+class _Store:
+    """A run folder for the conversations, if there is to be one; without it, a writer is None and nothing is kept."""
 
-    settings: TrainSettings  # the run's, with this evaluation's seed and size
-    found: Path  # the checkpoint
-    env: Env
-    rewards: Sequence[WeightedReward]
-    say: Callable[[str], None]
+    evaluated: Evaluated
+    out: Path | None
+    command: str
 
-    @property
-    def run(self) -> Path:
-        return self.found.parent.parent
+    @contextmanager
+    def open(self) -> Iterator[RunWriter | None]:
+        if self.out is None:
+            yield None
+            return
+        settings = self.evaluated.settings
+        manifest = {
+            "kind": "eval",
+            "seed": settings.seed,
+            "env": self.evaluated.env.name,
+            "model": f"{self.evaluated.run}@{self.evaluated.version}",
+            "view": settings.view,
+            "command": self.command,
+        }
+        writer = RunWriter.create(self.out, manifest, to_yaml(settings), tokens=settings.transcripts.tokens)
+        try:
+            with writer:
+                yield writer
+        except BaseException:
+            writer.discard()
+            raise
 
-    @property
-    def version(self) -> int:
-        return checkpoint.version_of(self.found)
-
-    def compare(self, *, out: Path | None, command: str) -> Comparison:
-        settings = self.settings
-        if self.version == 0:
-            raise UserError(f"{self.found} is the policy before its first update; there is nothing to compare")
-        checkpoint.check(self.found)
-        with _stored(out, self, command=command) as writer:
-            played = self._play(writer)
-            scored = [score(side, self.rewards, timeout_seconds=settings.reward_timeout_seconds) for side in played]
-            base, trained = self._measure(scored)
-            comparison = compare(base, trained, seed=settings.seed)
-            if writer is not None:
-                self._store(writer, base, version=0)
-                self._store(writer, trained, version=self.version)
-                text = json.dumps(comparison_to_json(comparison), indent=2)
-                write_whole(writer.folder / EVALUATION, text.encode() + b"\n")
-        return comparison
-
-    def _store(self, writer: RunWriter, side: Sequence[Measured], *, version: int) -> None:
-        terms = {weighted.name: weighted.term for weighted in self.rewards}
-        for one in side:
-            writer.append(one.scored.conversation, one.scored, terms=terms)
-            writer.add_likelihood(one.scored.conversation, one.likelihood, by=f"learner@{version}")
-
-    def _play(self, writer: RunWriter | None) -> list[list[Conversation]]:
-        """Play all scenarios with the base, then with the trained policy."""
-        settings = self.settings
-        model = ModelFiles.of(settings.model, runs=settings.runs, say=self.say)
-        before = RunReader(self.run).manifest.get("start_weights")
-        if before and before != model.start_weights:
-            raise UserError(
-                f"model={settings.model} has other weights than when run {self.run} began, so it is not its base; "
-                "give the old ones back to compare with them"
-            )
-        worker = PlayWorker(play_plan(settings, env=self.env, model=model, rewards=()))
-        facts = worker.start()
+    def describe(self, writer: RunWriter | None, facts: Mapping[str, Any], tokenizers: Mapping[str, str]) -> None:
         if writer is not None:
             writer.add_to_manifest({**facts, "kl_tokens": {"held_out": "k1"}})
-            writer.keep_tokenizers(worker.tokenizers)
-        dealer = dealer_of(settings, self.env)
-        num = settings.evaluation.conversations
-        base = self._play_side("base", worker, dealer.evaluation(0, conversations=num))
-        trained = models.load(f"{self.run}@{self.version}", device="cpu", dtype="float32", runs=settings.runs)
-        worker.load(Weights(version=self.version, state=trained.model.state_dict()))
-        name = f"{self.run.name}@{self.version}"
-        return [base, self._play_side(name, worker, dealer.evaluation(self.version, conversations=num))]
+            writer.keep_tokenizers(tokenizers)
 
-    def _play_side(self, name: str, worker: PlayWorker, matches: Sequence[Match]) -> list[Conversation]:
-        self.say(f"{name}: {plural(len(matches), 'conversation')} on held-out scenarios")
-        finished: list[Conversation] = []
-        said = time.monotonic()
-        for played in worker.play(matches):
-            finished.append(played.conversation)
-            if time.monotonic() - said >= PROGRESS_SECONDS:
-                said = time.monotonic()
-                self.say(f"{name}: {len(finished)} of {len(matches)} finished")
-        return sorted(finished, key=lambda conversation: id_order(conversation.id))
+    def keep(self, writer: RunWriter | None, side: Sequence[Measured], *, version: int) -> None:
+        if writer is None:
+            return
+        terms = {weighted.name: weighted.term for weighted in self.evaluated.rewards}
+        for one in side:
+            writer.append(one.scored.conversation, one.scored, terms=terms)
+            if one.likelihood.num_tokens:
+                writer.add_likelihood(one.scored.conversation, one.likelihood, by=f"learner@{version}")
 
-    def _measure(self, sides: Sequence[Sequence[ScoredConversation]]) -> list[list[Measured]]:
-        """Return both sides with what the base says of them."""
-        from selfplay.learn.likelihood import likelihoods
+    def keep_talks(self, writer: RunWriter | None, conversations: Sequence[Conversation]) -> None:
+        """Keep conversations in which the policy has no part; the run's rewards are not asked about them."""
+        if writer is not None:
+            for conversation in conversations:
+                writer.append(conversation)
 
-        settings = self.settings
-        self.say("scoring what was said under the base")
-        base = models.load(settings.model, device=settings.engine.device, dtype="float32", runs=settings.runs)
-        found = {
-            likelihood.conversation: likelihood
-            for likelihood in likelihoods(
-                base.model,
-                [trajectory for side in sides for one in side for trajectory in trace(one)],
-                temperature=settings.sampling.temperature,
-                tokens_per_microbatch=TOKENS_PER_MICROBATCH,
-            )
-        }
-        return [
-            [
-                Measured(scored=one, likelihood=found[one.conversation.id])
-                for one in side
-                if one.conversation.id in found
-            ]
-            for side in sides
-        ]
+    def conclude(self, writer: RunWriter | None, file: str, data: Mapping[str, Any]) -> None:
+        if writer is not None:
+            write_whole(writer.folder / file, json.dumps(data, indent=2).encode() + b"\n")
 
 
-@contextmanager
-def _stored(out: Path | None, evaluation: _Evaluation, *, command: str) -> Iterator[RunWriter | None]:
-    """Open a run folder for the conversations; None: they are not stored."""
-    if out is None:
-        yield None
-        return
-    settings = evaluation.settings
-    manifest = {
-        "kind": "eval",
-        "seed": settings.seed,
-        "env": evaluation.env.name,
-        "model": f"{evaluation.run}@{evaluation.version}",
-        "view": settings.view,
-        "command": command,
-    }
-    writer = RunWriter.create(out, manifest, to_yaml(settings), tokens=settings.transcripts.tokens)
-    try:
-        with writer:
-            yield writer
-    except BaseException:
-        writer.discard()
-        raise
+def _to_json(result: Comparison | GameEvaluation) -> dict[str, Any]:
+    return comparison_to_json(result) if isinstance(result, Comparison) else game_evaluation_to_json(result)
+
+
+def _has_numbers(result: Comparison | GameEvaluation) -> bool:
+    if isinstance(result, Comparison):
+        return bool(result.rows)
+    return any(line.num_conversations for line in result.lines)
+
+
+def _show(console: Console, result: Comparison | GameEvaluation, evaluated: Evaluated, *, out: Path | None) -> None:
+    console.print()
+    if isinstance(result, Comparison):
+        print_comparison(console, result, kl_target=evaluated.settings.kl.steered_to)
+    else:
+        print_game_evaluation(console, result)
+    line = f"base: {evaluated.settings.model}; trained: {evaluated.run}, {plural(evaluated.version, 'update')}"
+    console.print(Text(one_line(line), style="dim"))
+    if out is not None:
+        console.print(Text(one_line(f"stored in {out}"), style="dim"))

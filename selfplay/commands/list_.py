@@ -20,6 +20,7 @@ from selfplay import models
 from selfplay.commands.words import CommandLine
 from selfplay.config import preset_names, preset_text
 from selfplay.errors import UserError
+from selfplay.interfaces import Game
 from selfplay.plugins import installed_plugins
 from selfplay.written import as_written, nearest
 
@@ -31,7 +32,7 @@ selfplay list [envs | models | presets | rewards | mixes] [--json]
 
 List what env=, model=, preset= and -r accept, one a line; without a word, all of them.
 
-  --json   print the same as JSON, with the settings of each env and reward and their defaults
+  --json   print the same as JSON, with what games promise, and all settings and their defaults
 
 Examples:
   selfplay list
@@ -66,8 +67,19 @@ def _print_row(row: Mapping[str, Any], *, width: int) -> None:
         print(f"{'':{width + 2}}{_claims(row)}")
         if row["exploit"]:
             print(f"{'':{width + 2}}exploit: {row['exploit']}")
-    elif row.get("settings"):
+        return
+    if "roles" in row:
+        print(f"{'':{width + 2}}{_promises(row)}")
+    if row.get("settings"):
         print(f"{'':{width + 2}}settings: {', '.join('env.' + name for name in row['settings'])}")
+
+
+def _promises(row: Mapping[str, Any]) -> str:
+    roles = f"roles {', '.join(row['roles'])}" if row["roles"] else "roles of the game that is named"
+    if row["chance"] is None:
+        return roles
+    kind = "zero-sum" if row["zero_sum"] else "general-sum"
+    return f"{roles} · pays {row['chance']:.3g} by chance, {row['best']:.3g} at best · {kind}"
 
 
 def _claims(row: Mapping[str, Any]) -> str:
@@ -82,8 +94,23 @@ def _envs() -> list[dict[str, Any]]:
     rows = []
     for name, plugin in {**installed_plugins("env"), **ENVS}.items():
         summary = (plugin.__doc__ or "").strip().partition("\n")[0]
-        rows.append({"name": name, "summary": summary, "settings": _defaults(plugin)})
+        rows.append({"name": name, "summary": summary, **_sheet(plugin), "settings": _defaults(plugin)})
     return rows
+
+
+def _sheet(plugin: object) -> dict[str, Any]:
+    """Return what an environment promises under its default settings; what is not known is None or empty."""
+    env = plugin() if isinstance(plugin, type) and None not in _defaults(plugin).values() else plugin
+    sheet = env.sheet() if isinstance(env, Game) and not isinstance(env, type) else None
+    roles = getattr(env, "roles", ())
+    return {
+        "roles": list(roles) if isinstance(roles, tuple) else [],
+        "zero_sum": getattr(env, "zero_sum", False) is True,
+        "payoffs": None if sheet is None else list(sheet.payoffs),
+        "ends": [] if sheet is None else list(sheet.ends),
+        "chance": None if sheet is None else sheet.chance,
+        "best": None if sheet is None else sheet.best,
+    }
 
 
 def _defaults(plugin: object) -> dict[str, Any]:

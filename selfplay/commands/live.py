@@ -247,6 +247,8 @@ def _words_of_step(progress: Progress) -> Iterator[str]:
     parts = ", ".join(f"{name} {_number(newest(f'reward/{name}'))}" for name in progress.settings.rewards)
     yield progress.where()
     yield f"reward {_number(newest('reward/total'))} ({parts})"
+    if _is_game(progress):
+        yield f"success {_per_cent(newest('game/success'))}, form kept {_per_cent(newest('game/protocol_ok'))}"
     yield _plain_kl(progress)
     yield f"entropy {_number(newest('entropy/per_token_nats'))}"
     yield f"cut {_per_cent(newest('play/cut_share'))}"
@@ -261,6 +263,11 @@ def _words_of_step(progress: Progress) -> Iterator[str]:
     left = progress.seconds_left()
     if left > 0:
         yield f"left {_duration(left)}"
+
+
+def _is_game(progress: Progress) -> bool:
+    """Whether the newest step had conversations with a payoff."""
+    return math.isfinite(progress.newest("game/protocol_ok"))
 
 
 def _plain_kl(progress: Progress) -> str:
@@ -325,6 +332,10 @@ def _rows(progress: Progress) -> Iterator[_Row]:
     for name, spec in list(rewards.items())[:MAX_PARTS]:
         part = f"reward/{name}"
         yield _Row(f"  {one_line(name)}", _number(newest(part)), progress.past(part), f"x {spec.weight:g}")
+    if _is_game(progress):
+        success = "game/success"
+        note = f"form kept {_per_cent(newest('game/protocol_ok'))}"
+        yield _Row("success", _per_cent(newest(success)), progress.past(success), note)
     kl, entropy = "kl/per_token_nats", "entropy/per_token_nats"
     yield _Row("kl", _number(newest(kl), digits=3), progress.past(kl), _kl_note(progress))
     yield _Row("entropy", _number(newest(entropy)), progress.past(entropy), "nats a token")

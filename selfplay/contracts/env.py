@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from selfplay.contracts.spot import (
     Spot,
@@ -46,25 +47,25 @@ def play_scripted(
 
     Raises PluginError if the game goes on for more than max_turns.
     """
-    conversation = _opening(env, scenario, id)
+    conversation = opening(env, scenario, id)
     while (role := env.next_role(conversation)) is not None:
         if conversation.num_turns == max_turns:
-            raise _endless(_spot(env, scenario, max_turns), max_turns)
-        conversation = _with_turn(env, conversation, role)
+            raise endless(spot_of(env, scenario, max_turns), max_turns)
+        conversation = with_turn(env, conversation, role, env.scripted(conversation, role))
     return replace(conversation, outcome=env.outcome(conversation))
 
 
-def check_env(env: Env, *, num_scenarios: int = 20, max_turns: int = 200) -> None:
+def check_env(env: Env, *, num_scenarios: int = 20, max_turns: int = 200, first_seed: int = 0) -> None:
     """Prove that an environment keeps the promises of `Env`, by playing scripted games on both splits.
 
-    Plays the seeds 0 to num_scenarios - 1 on train and on held_out; each game must end within max_turns.
+    Plays `num_scenarios` seeds from `first_seed` on, on train and on held_out; each game must end within max_turns.
     Raises PluginError for the first promise that is broken.
     """
     check_attributes(env, Env, "env")
     _check_env_attributes(env)
     positions: dict[Split, dict[str, int]] = {split: {} for split in SPLITS}
     for split in SPLITS:
-        for seed in range(num_scenarios):
+        for seed in range(first_seed, first_seed + num_scenarios):
             scenario = _check_scenario(env, seed, split)
             positions[split].setdefault(_position(scenario), seed)
             _check_game(env, scenario, max_turns)
@@ -103,50 +104,61 @@ def _check_scenario(env: Env, seed: int, split: Split) -> Scenario:
 
 
 def _check_game(env: Env, scenario: Scenario, max_turns: int) -> None:
-    spot = _spot(env, scenario, 0)
+    spot = spot_of(env, scenario, 0)
     for role in scenario.roles:
         brief = call_twice(spot, "brief", env.brief, scenario, role)
         check_text(spot, "brief", brief)
         _check_secrets(spot, "brief", brief, Conversation(id="", scenario=scenario), role)
-    conversation = _opening(env, scenario, "000000-g00-0")
+    conversation = opening(env, scenario)
     for turn in range(max_turns + 1):
         spot = replace(spot, turn=turn)
-        _check_position(spot, env, conversation)
+        check_position(spot, env, conversation)
         role_or_end = call_twice(spot, "next_role", env.next_role, conversation)
         if role_or_end is None:
-            _check_end(spot, env, conversation)
+            check_end(spot, env, conversation)
             return
         if role_or_end not in scenario.roles:
             right = f"roles are {', '.join(scenario.roles)}"
             raise spot.broken("next_role", f"returned {role_or_end!r}", right)
-        _check_turn(spot, env, conversation, role_or_end)
-        conversation = _with_turn(env, conversation, role_or_end)
-    raise _endless(spot, max_turns)
+        conversation = check_turn(spot, env, conversation, role_or_end, method="scripted")
+    raise endless(spot, max_turns)
 
 
-def _check_position(spot: Spot, env: Env, conversation: Conversation) -> None:
+def check_position(spot: Spot, env: Env, conversation: Conversation) -> Outcome:
+    """Prove what every role hears, and how the game stands, at any point of a game; return how it stands."""
     for role in conversation.scenario.roles:
         heard = call_twice(spot, "hears", env.hears, conversation, role)
         check_text(spot, "hears", heard)
         _check_secrets(spot, "hears", heard, conversation, role)
-    _check_outcome(spot, env, call_twice(spot, "outcome", env.outcome, conversation))
+    outcome = call_twice(spot, "outcome", env.outcome, conversation)
+    _check_outcome(spot, env, outcome)
+    return outcome
 
 
-def _check_turn(spot: Spot, env: Env, conversation: Conversation, role: str) -> None:
-    text = call_twice(spot, "scripted", env.scripted, conversation, role)
-    check_text(spot, "scripted", text)
+def check_turn(
+    spot: Spot, env: Env, conversation: Conversation, role: str, *, method: Literal["scripted", "chance"]
+) -> Conversation:
+    """Prove what one of the environment's own players says, and how it is understood; return the game after it."""
+    text = call_twice(spot, method, getattr(env, method), conversation, role)
+    check_text(spot, method, text)
     if not text.strip():
-        raise spot.broken("scripted", f"returned {text!r} for {role}", "a script must always say something")
+        raise spot.broken(method, f"returned {text!r} for {role}", "a script must always say something")
+    return check_message(spot, env, conversation, role, text)
+
+
+def check_message(spot: Spot, env: Env, conversation: Conversation, role: str, text: str) -> Conversation:
+    """Prove how any message is understood; return the game after it."""
     spoken = _spoken(env, conversation, role, text)
     action = call_twice(spot, "parse", env.parse, spoken, conversation.num_turns)
-    if action is None:
-        return
-    if not isinstance(action, Action):
-        raise spot.broken("parse", f"returned {kind_of(action)}", "it must return an Action or None")
-    check_json(spot, "parse", {"value": action.value})
+    if action is not None:
+        if not isinstance(action, Action):
+            raise spot.broken("parse", f"returned {kind_of(action)}", "it must return an Action or None")
+        check_json(spot, "parse", {"value": action.value})
+    return replace(spoken, turns=(*conversation.turns, replace(spoken.turns[-1], action=action)))
 
 
-def _check_end(spot: Spot, env: Env, conversation: Conversation) -> None:
+def check_end(spot: Spot, env: Env, conversation: Conversation) -> None:
+    """Prove how a game that `next_role` ended is recorded."""
     if not conversation.turns:
         raise spot.broken("next_role", "returned None before anyone spoke", "a game needs at least one turn")
     outcome = call(spot, "outcome", env.outcome, conversation)
@@ -199,21 +211,25 @@ def _check_splits_differ(env: Env, positions: Mapping[Split, Mapping[str, int]])
             raise spot.broken("scenario", problem, "the two splits must have none in common")
 
 
-def _spot(env: Env, scenario: Scenario, turn: int) -> Spot:
+def spot_of(env: Env, scenario: Scenario, turn: int = 0) -> Spot:
+    """Return where a proof stands that is about one scenario."""
     return Spot(plugin=plugin_label(env, "env"), seed=scenario.seed, split=scenario.split, turn=turn)
 
 
-def _endless(spot: Spot, max_turns: int) -> PluginError:
+def endless(spot: Spot, max_turns: int) -> PluginError:
+    """Return the error of a game that does not end."""
     return spot.broken("next_role", f"still names a role after {max_turns} turns", "a game must end by itself")
 
 
-def _opening(env: Env, scenario: Scenario, id: str) -> Conversation:
+def opening(env: Env, scenario: Scenario, id: str = "000000-g00-0") -> Conversation:
+    """Return the conversation before anyone spoke."""
     players = {role: PlayerInfo(policy="scripted", brief=env.brief(scenario, role)) for role in scenario.roles}
     return Conversation(id=id, scenario=scenario, players=players)
 
 
-def _with_turn(env: Env, conversation: Conversation, role: str) -> Conversation:
-    spoken = _spoken(env, conversation, role, env.scripted(conversation, role))
+def with_turn(env: Env, conversation: Conversation, role: str, text: str) -> Conversation:
+    """Return the conversation after one more message, as the environment understands it."""
+    spoken = _spoken(env, conversation, role, text)
     action = env.parse(spoken, conversation.num_turns)
     return replace(spoken, turns=(*conversation.turns, replace(spoken.turns[-1], action=action)))
 

@@ -117,6 +117,10 @@ class ChatBridge:
         """Tokenise content: control tokens in it are split into ordinary ones."""
         return self._encoder.encode((clean_text(text),))
 
+    def saying(self, text: str) -> Tokens:
+        """Return a text as the role's model would say it, up to the token that ends its turn, where there is one."""
+        return self._encoder.encode(self._format.quote(clean_text(text), by_user=False))
+
     def _places(self, conversation: Conversation, role: str) -> list[int]:
         """Return the indices of the turns that are in the role's stream."""
         return [k for k, turn in enumerate(conversation.turns) if self.view == "shared" or turn.role == role]

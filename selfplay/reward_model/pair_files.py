@@ -22,7 +22,7 @@ from selfplay.reward_model.examples import EXAMPLE_SCHEMA, Example, Split, examp
 from selfplay.reward_model.hh import dialog_from_hh, is_hh
 from selfplay.reward_model.loaded import ordered
 
-__all__ = ["example_of_line"]
+__all__ = ["dialog_after", "example_of_line"]
 
 DIGITS = 16
 SILENT = "the assistant says nothing in it"
@@ -73,8 +73,8 @@ def _judged(record: Mapping[str, Any]) -> tuple[tuple[Dialog, ...], float]:
     """Return what a line is about, and how likely the first is preferred, or the rating of the only one."""
     prompt = record.get("prompt")
     if "chosen" in record or "rejected" in record:
-        chosen = _dialog(prompt, record.get("chosen"), name="chosen")
-        return (chosen, _sharing(_dialog(prompt, record.get("rejected"), name="rejected"), chosen)), 1.0
+        chosen = dialog_after(prompt, record.get("chosen"), name="chosen")
+        return (chosen, _sharing(dialog_after(prompt, record.get("rejected"), name="rejected"), chosen)), 1.0
     if "completion" not in record:
         raise ValueError(f"{KNOWN}; this one has {', '.join(sorted(record)[:6]) or 'nothing'}")
     label = record.get("label")
@@ -82,11 +82,14 @@ def _judged(record: Mapping[str, Any]) -> tuple[tuple[Dialog, ...], float]:
         raise ValueError("label should be true or false")
     if prompt is None:
         raise ValueError("prompt is missing")
-    return (_dialog(prompt, record["completion"], name="completion"),), 1.0 if label else -1.0
+    return (dialog_after(prompt, record["completion"], name="completion"),), 1.0 if label else -1.0
 
 
-def _dialog(prompt: object, said: object, *, name: str) -> Dialog:
-    """Return what was said, after its prompt if there is one, as a dialog."""
+def dialog_after(prompt: object, said: object, *, name: str) -> Dialog:
+    """Return what was said, after its prompt if there is one, as a dialog; both are texts or lists of messages.
+
+    name: what it is called in errors.  Raises ValueError, one sentence, for what is neither.
+    """
     if isinstance(said, str):
         return _dialog_of_text(prompt, said)
     if not isinstance(said, list):

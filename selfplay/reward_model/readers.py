@@ -26,7 +26,16 @@ from selfplay.run_folder import is_run
 from selfplay.run_reader import find_run
 from selfplay.whole_files import reason
 
-__all__ = ["Loaded", "check_overlap", "file_examples", "read_data", "run_examples", "without_overlap"]
+__all__ = [
+    "SUFFIXES",
+    "Loaded",
+    "check_overlap",
+    "file_examples",
+    "file_records",
+    "read_data",
+    "run_examples",
+    "without_overlap",
+]
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 # Beside other files, one that is called so holds what is not trained on.
@@ -107,7 +116,7 @@ def file_examples(path: Path, *, split: Split | None = None) -> Loaded:
     notes: Counter[str] = Counter()
     num_lines = 0
     source = path.name.removesuffix(".gz").rpartition(".")[0]
-    for number, record in _records(path):
+    for number, record in file_records(path):
         num_lines += 1
         where = f"{path.name}:{number}"
         try:
@@ -145,8 +154,11 @@ def _without_common_keys(examples: Sequence[Example]) -> Iterator[Example]:
         yield example if len(kept) == len(example.keys) else replace(example, keys=kept)
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
-    """Yield the lines of a file with their numbers, from 1; empty ones are left out."""
+def file_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | RecordError]]:
+    """Yield the records of a file with their numbers, from 1; empty lines are left out.
+
+    Raises UserError if it cannot be read.
+    """
     try:
         if path.name.endswith(".parquet"):
             yield from enumerate(_rows(path), start=1)

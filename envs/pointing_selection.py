@@ -1,0 +1,91 @@
+"""How `[select] ...` is read: by a number of the list, by a name, or by a description that fits one entry alone."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from envs.pointing_positions import DETAILS, NAMES, OBJECTS
+from envs.reading import moves_in, plain
+
+SELECT = ("select",)
+TOKEN = re.compile(r"[^\W_]+")
+# A list's place is given by digits anywhere in the selection, or by a number word that is all of it: in "the red one"
+# and "one of the cups" the word is no number.
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+ONLY_A_NUMBER_WORD = re.compile(rf"\W*(?:(?:number|object|option|item)\W+)?({'|'.join(NUMBER_WORDS)})\W*")
+OTHER_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS[1:])})\b|\d\W*\bone\b")
+NUMBER_PREFIX = re.compile(r"\bno\.?\s*(?=\d)")  # "no. 2"
+# What makes a selection two, or none.
+OR_NOT = re.compile(r"\bno\b(?!\.?\s*\d)|\b(?:or|nor|not|neither|either|never|except|without|but|if|versus|vs)\b|n't\b")
+# What opens no move opens nothing: "[select] [2], [3]" are two numbers, and "[select] 2 (the red cup)" is one thing.
+OTHER_BRACKET = re.compile(r"[\[(<{](?!\s*select(?![^\W_]))", re.IGNORECASE)
+SYNONYMS = {"wood": "wooden", "large": "big", "little": "small"}
+SPACE = re.compile(r"\s+")
+VOCABULARY = frozenset(word.casefold() for table in (*OBJECTS, NAMES, *DETAILS) for word in table)
+
+
+@functools.lru_cache(maxsize=4096)
+def tokens_of(text: str) -> tuple[str, ...]:
+    """Return the words of a text in plain form, cut at hyphens and apostrophes too: "Anna's" is "anna" and "s"."""
+    return tuple(SYNONYMS.get(token, token) for token in TOKEN.findall(plain(text)))
+
+
+@functools.lru_cache(maxsize=4096)
+def has_selection(text: str) -> bool:
+    """Whether a message holds a `[select]`, whatever it selects."""
+    return bool(_arguments(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def selection_in(text: str, options: tuple[str, ...], *, numbered: bool) -> str | None:
+    """Return the option that a message selects; None: it selects none, or more than one.
+
+    numbered: whether the options are known by their place in the list, from 1.  A number counts even if the words
+    around it fit several options, but not if they fit exactly one that has another number.
+    """
+    found = {_option_in(argument, options, numbered) for argument in _arguments(text)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _arguments(text: str) -> list[str]:
+    # A long run of white space, of which none matters, would keep the search for a closing bracket busy for hours.
+    short = SPACE.sub(lambda space: "\n" if "\n" in space[0] else " ", plain(text))
+    return [move.argument for move in moves_in(OTHER_BRACKET.sub(" ", short), SELECT)]
+
+
+def _option_in(argument: str, options: tuple[str, ...], numbered: bool) -> str | None:
+    if OR_NOT.search(argument):
+        return None
+    described = _fitting(argument, options)
+    if not numbered or not _has_number(argument):
+        return described[0] if len(described) == 1 else None
+    number = _number_in(argument)
+    if number is None or not 1 <= number <= len(options):
+        return None
+    option = options[number - 1]
+    return None if len(described) == 1 and described[0] != option else option
+
+
+def _fitting(argument: str, options: tuple[str, ...]) -> list[str]:
+    said = VOCABULARY.intersection(tokens_of(argument))
+    return [option for option in options if said and said.issubset(tokens_of(option))]
+
+
+def _has_number(argument: str) -> bool:
+    return any(letter.isdigit() for letter in argument) or ONLY_A_NUMBER_WORD.fullmatch(argument) is not None
+
+
+def _number_in(argument: str) -> int | None:
+    only = ONLY_A_NUMBER_WORD.fullmatch(argument)
+    if only:
+        return NUMBER_WORDS.index(only[1]) + 1
+    if OTHER_NUMBER_WORD.search(argument):
+        return None
+    pieces = re.split(r"[\s\u2013\u2014]+", NUMBER_PREFIX.sub("", argument))
+    numbers = {piece.strip(".,;:!?#()[]{}<>'\"*_`") for piece in pieces if any(letter.isdigit() for letter in piece)}
+    # "-2", "2.5", "2nd" and "1/2" are no place in a list.
+    if not all(number.isdecimal() and len(number) <= 3 for number in numbers):
+        return None
+    different = {int(number) for number in numbers}
+    return different.pop() if len(different) == 1 else None

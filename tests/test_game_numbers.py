@@ -1,0 +1,90 @@
+"""What outcomes of games say of some of the roles: every number by hand."""
+
+import pytest
+
+from selfplay.dialog import Action, Conversation, Outcome, Scenario, Turn
+from selfplay.game_numbers import add_up, breakers, game_sums, is_scored
+
+
+def talk(outcome: Outcome | None, *actions: Action | None) -> Conversation:
+    """Make a conversation in which buyer and seller take turns."""
+    roles = ("buyer", "seller")
+    turns = [
+        Turn(role=roles[k % 2], text="x", heard_text="", player="scripted", action=action)
+        for k, action in enumerate(actions)
+    ]
+    scenario = Scenario(env="e", seed=1, split="train", roles=roles)
+    return Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns), outcome=outcome)
+
+
+def deal(**changes) -> Outcome:
+    values = {"facts": {"success": True}, "payoff": {"buyer": 0.25, "seller": 0.75}, **changes}
+    return Outcome(status="terminated", reason=values.pop("reason", "agreement"), **values)
+
+
+def test_one_role_has_its_payoff_and_its_opponents():
+    sums = game_sums(talk(deal(), None, None, None), ["seller"])
+    assert sums == {
+        "game/payoff": (0.75, 1.0),
+        "game/payoff/seller": (0.75, 1.0),
+        "game/opponent_payoff": (0.25, 1.0),
+        "game/success": (1.0, 1.0),
+        "game/protocol_ok": (1.0, 1.0),
+        "game/fault": (0.0, 1.0),
+        "game/opponent_fault": (0.0, 1.0),
+        "game/turns": (3.0, 1.0),
+    }
+
+
+def test_all_roles_have_the_mean_payoff_and_no_opponent():
+    sums = game_sums(talk(deal(), None), ["buyer", "seller"])
+    assert sums["game/payoff"] == (0.5, 1.0)  # (0.25 + 0.75) / 2
+    assert (sums["game/payoff/buyer"], sums["game/payoff/seller"]) == ((0.25, 1.0), (0.75, 1.0))
+    assert not [name for name in sums if "opponent" in name]
+
+
+def test_who_broke_the_form_is_whom_the_game_names_or_whose_move_was_refused():
+    named = talk(deal(reason="rule_violation", by="seller", protocol_ok=False), None)
+    assert breakers(named) == {"seller"}
+    assert game_sums(named, ["seller"])["game/fault"] == (1.0, 1.0)
+    assert game_sums(named, ["buyer"])["game/fault"] == (0.0, 1.0)
+    assert game_sums(named, ["buyer"])["game/opponent_fault"] == (1.0, 1.0)
+    refused = Action(kind="offer", value=3, legal=False)
+    assert breakers(talk(deal(reason="turn_limit", protocol_ok=False), refused, None)) == {"buyer"}
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        deal(protocol_ok=True, reason="no_deal", by="buyer"),  # whoever walks away breaks no form
+        deal(protocol_ok=False, reason="turn_limit"),  # broken, and nobody is named
+    ],
+)
+def test_nobody_is_at_fault_where_nobody_is_named(outcome: Outcome):
+    assert breakers(talk(outcome, None)) == set()
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        None,
+        Outcome(status="terminated", reason="turn_limit"),
+        Outcome(status="truncated", reason="context_full"),
+        Outcome(status="failed", reason="timeout", payoff={"buyer": 1.0}),
+    ],
+)
+def test_what_is_not_paid_has_no_numbers(outcome: Outcome | None):
+    assert not is_scored(talk(outcome, None))
+    assert game_sums(talk(outcome, None), ["buyer"]) == {}
+
+
+def test_roles_that_nobody_fills_have_no_numbers():
+    assert game_sums(talk(deal(), None), []) == {}
+
+
+def test_a_game_that_does_not_say_whether_it_succeeded_has_no_success():
+    assert "game/success" not in game_sums(talk(deal(facts={})), ["buyer"])
+
+
+def test_sums_add_up_name_by_name():
+    assert add_up([{"a": (1.0, 1.0)}, {"a": (2.0, 1.0), "b": (5.0, 1.0)}]) == {"a": (3.0, 2.0), "b": (5.0, 1.0)}

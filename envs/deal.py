@@ -44,13 +44,19 @@ WISHES = (
     "I am mostly after the {wish}.",
     "My heart is set on the {wish}.",
 )
-COUNTERS = (
+STEPS = (
     "I can move a little.",
     "How about this?",
     "Let me come closer.",
-    "That is not quite enough for me.",
     "Would this be better?",
     "Here is another idea.",
+)
+STANDS = (
+    "That is not quite enough for me.",
+    "I still need this.",
+    "Sorry, I have to ask again.",
+    "I cannot go lower yet.",
+    "Please think about it once more.",
 )
 AGREEMENTS = ("That works for me.", "Agreed.", "Good, we have it.", "I can live with that.", "Fine, let us do that.")
 
@@ -166,18 +172,15 @@ class Deal:
 
     def scripted(self, conversation: Conversation, role: str) -> str:
         """Return the move of an honest player that says what it wants and asks for less with every turn."""
-        talks, draw = self._talks(conversation), move_draw(conversation)
+        talks = self._talks(conversation)
         own = self._tables(conversation.scenario)[self.roles.index(role)]
         is_last = conversation.num_turns >= self.max_turns - 1
         wanted = self._counter(conversation, role)
         offer = talks.offer if talks.offered_by != role else None
         gain = points_of(own, offer) if offer else 0
         if offer and (gain >= points_of(own, wanted) or (is_last and gain > 0)):
-            return f"{draw.choose(AGREEMENTS)} [accept]"
-        # What a role says first is what it wants: the partner reads that.
-        wish = self._wish(conversation.scenario, own)
-        says = draw.choose(COUNTERS) if conversation.turns_of(role) else draw.choose(WISHES).format(wish=wish)
-        return f"{says} {self._proposal(conversation.scenario, role, wanted)}"
+            return f"{move_draw(conversation).choose(AGREEMENTS)} [accept]"
+        return f"{self._talk(conversation, role, own, wanted)} {self._proposal(conversation.scenario, role, wanted)}"
 
     def chance(self, conversation: Conversation, role: str) -> str:
         """Return a random proposal, or an acceptance half of the times that there is something to accept."""
@@ -242,6 +245,13 @@ class Deal:
         is_first = role == self.roles[0]
         return tuple(0 if (row[0] < row[-1] or (row[0] == row[-1] and is_first)) else len(row) - 1 for row in own)
 
+    def _talk(self, conversation: Conversation, role: str, own: Points, wanted: Division) -> str:
+        draw, before = move_draw(conversation), self._talks(conversation).proposed.get(role)
+        # What a role says first is what it wants: the partner reads that.
+        if not conversation.turns_of(role):
+            return draw.choose(WISHES).format(wish=self._wish(conversation.scenario, own))
+        return draw.choose(STANDS if wanted == before else STEPS)
+
     def _wish(self, scenario: Scenario, own: Points) -> str:
         spans = [max(row) - min(row) for row in own]
         thing = spans.index(max(spans))
@@ -264,6 +274,7 @@ class Talks:
     offer: Division | None = None  # what the partner of the role that proposed it may accept
     offered_by: str = ""
     asked: dict[str, Division] = field(default_factory=dict)  # role -> its first proposal
+    proposed: dict[str, Division] = field(default_factory=dict)  # role -> its last proposal
     strikes: dict[str, int] = field(default_factory=dict)  # role -> messages in a row against the rules
     reason: Reason | None = None  # None: they go on
     by: str | None = None
@@ -289,6 +300,7 @@ def _add(talks: Talks, role: str, reading: Reading, counts: Counts, *, is_first:
         terms = tuple(amount for _, amount in reading.pairs)
         talks.offer, talks.offered_by = _division_of(terms, counts, is_first=is_first), role
         talks.asked.setdefault(role, talks.offer)
+        talks.proposed[role] = talks.offer
         value = _named(terms, counts)
     elif reading.kind == "accept":
         talks.reason = "agreement"

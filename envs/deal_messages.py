@@ -56,7 +56,7 @@ FILLERS = frozenset(
 JOB_FILLERS = frozenset(words_in("a an option options number no level at on to is be set date package days"))
 # What turns round, or makes uncertain, what was said before.
 TWISTS = frozenset(words_in("or not no nor less fewer more each apiece instead except unless without"))
-CONDITIONS = frozenset(words_in("if unless only except"))
+CONDITIONS = frozenset(words_in("if unless only except but"))
 POINTS = frozenset(words_in("point points pts"))
 # Amounts that depend on how many there are: all of them, and both where there are two.
 ALL, BOTH = -1, -2
@@ -117,12 +117,14 @@ def _read_move(move: Move, counts: Counts) -> Reading:
         return _read_proposal(move.argument, counts)
     if move.argument.lstrip(" ,").startswith("?"):
         return Reading(kind=move.kind, fault="it is a question")
-    if move.kind != "accept":
-        return Reading(kind=move.kind)
-    if CONDITIONS.intersection(words_in(move.argument)):
+    return _read_acceptance(move.argument, counts) if move.kind == "accept" else Reading(kind=move.kind)
+
+
+def _read_acceptance(argument: str, counts: Counts) -> Reading:
+    if CONDITIONS.intersection(words_in(argument)):
         return Reading(kind="accept", fault="it has a condition")
     named: list[Pair] = []
-    for text in _clauses_of(move.argument):
+    for text in _clauses_of(argument):
         clause = _read_clause(text, counts)
         if clause is None and numbers_in(text) and _names(bool(counts)).keys() & set(words_in(text)):
             return Reading(kind="accept", fault="what it names cannot be read in one way")

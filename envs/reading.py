@@ -86,7 +86,8 @@ def _pattern(phrase: str, inflected: bool) -> re.Pattern[str]:
 def moves_in(text: str, kinds: Sequence[str]) -> tuple[Move, ...]:
     """Return the bracketed moves of a message, in order, each as often as it stands there.
 
-    Read are ``[offer] 120``, ``[offer 120]``, ``[Offer: 120]``, ``(offer) 120``, ``[offer] [120]`` and ``**[offer]** 120``.
+    Read are ``[offer] 120``, ``[offer 120]``, ``[Offer: 120]``, ``(offer) 120``, ``[offer] [120]`` and
+    ``**[offer]** 120``.
     """
     return _moves_in(text, tuple(kinds))
 

@@ -71,7 +71,7 @@ MODELS: dict[str, ModelSpec] = {
         summary="two random layers over bytes: nothing to fetch, no sense to expect; tiny:SEED draws others"
     ),
     "tiny-letters": ModelSpec(
-        summary="two random layers over 16 letters, each a whole message: for env=signal; tiny-letters:SEED draws others"
+        summary="two random layers over 16 letters, each a whole message, for env=signal; or tiny-letters:SEED"
     ),
 }
 

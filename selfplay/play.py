@@ -32,10 +32,11 @@ from selfplay.dialog import (
     conversation_id,
 )
 from selfplay.errors import UserError
-from selfplay.interfaces import Completion, Env, Request, View, stream_of
+from selfplay.interfaces import Completion, Env, Game, GameSheet, Request, View, stream_of
 from selfplay.players import Player
 
 OnTurn = Callable[[Conversation], None]
+PAYOFF_TOLERANCE = 1e-6  # env units
 # First part of every spawn key, so that draws for different purposes never meet.
 DRAW_SCENARIO, DRAW_CONVERSATION, DRAW_STREAM, DRAW_REPLAY, DRAW_TRAINED_ROLE = range(5)
 
@@ -225,6 +226,7 @@ class _Table:
             if role is None:
                 outcome = self._ask_env("outcome", Outcome, conversation)
                 _check_storable(self._env, "outcome", [dict(outcome.facts), dict(outcome.payoff)])
+                self._check_paid(conversation, outcome)
                 live.conversation = replace(conversation, outcome=outcome)
                 return True
             if role not in conversation.scenario.roles:
@@ -281,6 +283,23 @@ class _Table:
         if action is not None:
             live.conversation = replace(conversation, turns=(*conversation.turns[:-1], replace(turn, action=action)))
         return False
+
+    def _check_paid(self, conversation: Conversation, outcome: Outcome) -> None:
+        """Refuse a payoff that the game's sheet rules out: rewards and statistics are made for what it promises."""
+        if not isinstance(self._env, Game):
+            return
+        scenario, turn = conversation.scenario, conversation.num_turns
+        low, high = _ask_env(self._env, "sheet", GameSheet, seed=scenario.seed, turn=turn).payoffs
+        where = f"(seed {scenario.seed}, turn {turn})"
+        for role in scenario.roles:
+            if role not in outcome.payoff:
+                raise _EnvError(f"env {self._env.name!r}: outcome pays {role} nothing at all, not even 0 {where}")
+            # Written so that NaN, which compares as False, is refused.
+            if not low - PAYOFF_TOLERANCE <= outcome.payoff[role] <= high + PAYOFF_TOLERANCE:
+                raise _EnvError(
+                    f"env {self._env.name!r}: outcome pays {role} {outcome.payoff[role]!r}; its sheet allows "
+                    f"{low:g} to {high:g} {where}"
+                )
 
     def _ask_env(self, method: str, kind: Any, conversation: Conversation, *arguments: Any) -> Any:
         seed, turn = conversation.scenario.seed, conversation.num_turns

@@ -62,5 +62,5 @@ def test_every_game_has_a_row():
     assert {name.split()[0] for name in GAMES} >= set(ENVS)
 
 
-def test_some_hundred_hostile_messages_are_meant_literally():
+def test_hostile_messages_are_about_a_hundred():
     assert len(hostile_texts(["Write [offer] PRICE or [accept]."], seed=0)) >= 80

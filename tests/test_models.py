@@ -109,7 +109,7 @@ def test_tiny_leaves_the_global_random_state_alone():
     ("name", "expected"),
     [
         ("smolm2-135m", r"model=smolm2-135m: there is no such model; did you mean smollm2-135m\? \(a model is one of "),
-        ("no/such/folder", r"model=no/such/folder: there is no such model \(a model is one of smollm2-135m, tiny, a "),
+        ("no/such/folder", r"model=no/such/folder: there is no such model \(a model is one of smollm2-135m, tiny, "),
         ("~nosuchuser/x", r"model=~nosuchuser/x: this folder cannot be read: Could not determine home directory"),
         ("tiny:x", r"model=tiny:x: the seed of tiny:SEED must be a whole number"),
     ],
@@ -295,3 +295,17 @@ def test_smollm2_splits_digits_one_by_one():
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("in 1984, $25")) == [
         "in", "Ġ", "1", "9", "8", "4", ",", "Ġ$", "2", "5",
     ]  # fmt: skip
+
+
+def test_tiny_letters_reads_and_says_sixteen_letters_and_nothing_else():
+    loaded = load("tiny-letters:3")
+    assert len(loaded.tokenizer) == loaded.model.config.vocab_size == 16
+    # All but the capital consonants up to T is dropped.
+    assert loaded.tokenizer("You see B, not Z. T!").input_ids == [0, 15]
+    assert loaded.tokenizer.decode([0, 1, 15]) == "BCT"
+    again, other = load("tiny-letters:3"), load("tiny-letters:4")
+    weights = [model.model.get_input_embeddings().weight for model in (loaded, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    with pytest.raises(UserError, match="the seed of tiny-letters:SEED must be a whole number"):
+        load("tiny-letters:x")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs.chitchat import ChitChat
+from envs.signal import Signal
 from selfplay.dialog import Conversation, Outcome, Scenario, Split
 from selfplay.errors import UserError
 from selfplay.generate.scripted import ScriptedGenerator
@@ -291,6 +292,39 @@ def test_shared_view_refuses_private_parts_and_briefs_that_differ():
         play_all(ChitChat(personas={"guest": "You like tea."}), BOTH_TINY, num=1, view="shared")
     with pytest.raises(UserError, match="have different briefs"):
         play_all(ChitChat(briefs={"guest": "Be rude."}), BOTH_TINY, num=1, view="shared")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generous(Signal):
+    """Pays what its sheet rules out, or forgets a role."""
+
+    paid: tuple[float, ...] = ()
+
+    def outcome(self, conversation: Conversation) -> Outcome:
+        # Without the zero-argument form of super, which a class with slots does not have.
+        found = Signal.outcome(self, conversation)
+        return replace(found, payoff=dict(zip(self.roles, self.paid, strict=False)))
+
+
+@pytest.mark.parametrize(
+    ("paid", "problem"),
+    [
+        ((0.0, 1.5), "pays receiver 1.5; its sheet allows 0 to 1"),
+        ((-0.1, 0.0), "pays sender -0.1; its sheet allows 0 to 1"),
+        ((1.0,), "pays receiver nothing at all, not even 0"),
+    ],
+)
+def test_payoff_outside_the_sheet_fails_the_conversation_and_names_the_game(paid, problem):
+    [conversation] = play_all(Generous(paid=paid), {"sender": "scripted", "receiver": "chance"}, num=1).values()
+    assert conversation.outcome.reason == "env_error"
+    assert conversation.error.startswith(f"env_error: env 'signal': outcome {problem} (seed ")
+
+
+def test_chance_as_a_player_needs_a_game_with_a_truth():
+    [conversation] = play_all(Signal(), {"sender": "chance", "receiver": "chance"}, num=1).values()
+    assert conversation.outcome.status == "terminated"
+    with pytest.raises(UserError, match="env 'chitchat' has no player by chance"):
+        play_all(ChitChat(), {"host": "chance", "guest": "scripted"}, num=1)
 
 
 def test_hostile_texts_from_a_script_reach_no_control_token():

@@ -2,11 +2,12 @@
 
     python -m benchmarks.envs [games=200] [repeats=3] [envs=all] [textarena=TicTacToe-v0,ConnectFour-v0,...]
 
-Nothing is sampled and no model is loaded: scripts fill all roles, on one core.  "plain" plays game after game with
-`contracts.play_scripted`, drawing the scenarios included; "engine" plays the same through `selfplay.play`, 64 games at
-a time, as training does when a script fills a role.  Every repeat has scenarios of its own, for what games remember of
-texts they have seen would make the second one faster.  A TextArena game is played by its script through the adapter,
-and then its actions are given to TextArena alone, with the same seed.  envs=none or textarena=none leaves a part out.
+Nothing is sampled and no model is loaded: scripts fill all roles, on one core.  Seconds are processor time.  "plain"
+plays game after game with `contracts.play_scripted`, drawing the scenarios included; "engine" plays the same through
+`selfplay.play`, 64 games at a time, as training does when a script fills a role.  Every repeat has scenarios of its
+own, for what games remember of texts they have seen would make the second one faster.  A TextArena game is played by
+its script through the adapter, and then its actions are given to TextArena alone, with the same seed: the adapter's
+seconds include the choice of every move.  envs=none or textarena=none leaves a part out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ DEFAULTS = {"games": 200, "repeats": 3, "envs": "all", "textarena": GAMES}
 VARIANTS: dict[str, dict[str, str]] = {
     "taboo": {"variant": "adversarial"},
     "deal": {"variant": "issues8"},
+    "twenty_questions": {"variant": "free_answerer"},
     "pointing": {"variant": "mutual_friend"},
 }
 GOAL, TEXTARENA_GOAL = 2000, 500  # turns a second
@@ -75,12 +77,12 @@ def _row(spec: PluginSpec, chosen: dict[str, Any]) -> list[str]:
     turns: list[float] = []
 
     def plain() -> float:
-        first, start = next(seeds), time.perf_counter()
+        first, start = next(seeds), time.process_time()
         played = [play_scripted(env, env.scenario(seed, "train")) for seed in range(first, first + num_games)]
         return _rate(played, start, turns)
 
     def engine() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         return _rate(_through_engine(env, num_games, seed=next(seeds)), start, turns)
 
     arms: dict[str, Arm] = {"plain": plain, "engine": engine}
@@ -99,7 +101,7 @@ def _through_engine(env: Env, num_games: int, *, seed: int) -> list[Conversation
 
 
 def _rate(played: Sequence[Conversation], start: float, turns: list[float]) -> float:
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     num_turns = sum(one.num_turns for one in played)
     turns.append(num_turns / len(played))
     return num_turns / seconds
@@ -112,7 +114,7 @@ def _textarena_row(game: str, chosen: dict[str, Any]) -> list[str]:
     ours, theirs = [], []
     for _ in range(chosen["repeats"]):
         scenarios = [env.scenario(next(seeds), "train") for _ in range(num_games)]
-        start = time.perf_counter()
+        start = time.process_time()
         played = [play_scripted(env, scenario) for scenario in scenarios]
         ours.append(_rate(played, start, turns))
         theirs.append(_alone(game, played))
@@ -124,18 +126,19 @@ def _alone(game: str, played: Sequence[Conversation]) -> float:
     """Return the turns a second of TextArena itself, with the seeds and the actions of games that were played."""
     import textarena
 
-    num_turns, start = 0, time.perf_counter()
+    num_turns, start = 0, time.process_time()
     for conversation in played:
         env = textarena.make(game)
         env.reset(num_players=2, seed=int(conversation.scenario.public["textarena_seed"]))
+        is_over = False
         for turn in conversation.turns:
+            assert not is_over, f"{game}: TextArena ended the game before turn {turn}"
             env.get_observation()
             is_over, _ = env.step(turn.text)
-            num_turns += 1
-            if is_over:
-                break
+        assert is_over, f"{game}: TextArena would go on after {conversation.num_turns} turns"
+        num_turns += conversation.num_turns
         env.close()
-    return num_turns / (time.perf_counter() - start)
+    return num_turns / (time.process_time() - start)
 
 
 if __name__ == "__main__":

@@ -213,9 +213,8 @@ GAMES: Mapping[str, KnownGame] = {
     "Nim-v0": KnownGame(form=PILE, moves=_from_piles, better=_to_nim_sum_zero),
     "Nim-v0-medium": KnownGame(form=PILE, moves=_from_piles, better=_to_nim_sum_zero),
     "Nim-v0-large": KnownGame(form=PILE, moves=_from_piles, better=_to_nim_sum_zero),
-    "KuhnPoker-v0": KnownGame(
-        form=r"\[\s*(check|bet|call|fold)\s*\]", moves=_poker_moves, better=_sensible_poker, ends=DRAWN
-    ),
+    # TextArena's bets do not add to the pot: every round is worth 1, and an odd number of them has a winner.
+    "KuhnPoker-v0": KnownGame(form=r"\[\s*(check|bet|call|fold)\s*\]", moves=_poker_moves, better=_sensible_poker),
     "IteratedRockPaperScissors-v0": KnownGame(
         form=r"\[\s*(r|p|s)(?:(?<=r)ock|(?<=p)aper|(?<=s)cissors)?\s*\]",
         moves=_always("[rock]", "[paper]", "[scissors]"),
@@ -232,14 +231,6 @@ GAMES: Mapping[str, KnownGame] = {
         must_move=True,
         talk=("Let us both cooperate.", "I will cooperate if you do.", "We both gain more together."),
     ),
-    "IteratedStagHunt-v0": KnownGame(
-        form=r"\[\s*(stag|hare)\s*\]",
-        moves=_in_decisions("[stag]", "[hare]"),
-        better=_in_decisions("[stag]"),
-        ends=DRAWN,
-        must_move=True,
-        talk=("I will hunt the stag.", "Let us hunt the stag together.", "The stag is worth more to both."),
-    ),
     "SimpleNegotiation-v0-short": KnownGame(
         form=TRADE, moves=_trades, better=_good_trades, ends=UNDECIDED, breach="[Offer: nothing]"
     ),
@@ -247,7 +238,7 @@ GAMES: Mapping[str, KnownGame] = {
         form=TRADE, moves=_trades, better=_good_trades, ends=UNDECIDED, breach="[Offer: nothing]"
     ),
     "TruthAndDeception-v0": KnownGame(
-        form=r"\[\s*(fact\s*[12])\s*\]",
+        form=r"\[\s*(fact\s+[12])\s*\]",
         moves=_guess,
         must_move=True,
         talk=("Fact 1 is the right one.", "Fact 2 is the right one.", "Which one do you believe?", "Why that one?"),

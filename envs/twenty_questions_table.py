@@ -12,26 +12,32 @@ from envs.reading import moves_in, plain, words_in
 
 GUESS = "guess"
 SENTENCE = re.compile(r"([^.!?;\n]*)([.!?;\n]*)")
-THOUGHT = re.compile(
-    r"\b(?:that )?(?:you|i|we)(?:'re| are)? (?:think(?:ing)?|talking)(?: of| about)?\b|\b(?:you )?have in mind\b"
+# What stands around a question: "do you think", "that you have in mind", "can you tell me whether", "is it something".
+AROUND = (
+    re.compile(r"\b(?:do |are |that )*(?:you|i|we)(?:'re| are)? (?:think(?:ing)?|talking)\b(?: of| about)?"),
+    re.compile(r"\b(?:that )?you have in mind\b"),
+    re.compile(r"^(?:[\s,:]|can|could|please|tell|me|i|you|wonder|want|to|know|would|like)*\b(?:if|whether)\b"),
+    re.compile(r"\b(?:is|it's) (?:it |this |that )?(?:something|a thing|an object|an item)\b(?: that| which)?"),
 )
 # Words that change nothing in a question: who leaves out all of them has asked the same.
-FILLER = frozenset(
-    """
-    a an the it it's that that's this thing things object objects item something is are was does do did can could will
-    would has have had be been kind type sort of usually normally often mostly mainly typically generally so ok okay
-    well hmm hm then now next question first me let ask tell please alright got very
-    """.split()
-)
-PEOPLE = frozenset("you people person human humans someone somebody anyone anybody we i one".split())
+FILLING = """
+a an the it it's that that's this thing object item something has have had be been kind type sort of usually normally
+often mostly mainly typically generally so ok okay well hmm hm then now next question first me let ask tell please
+alright got very out
+"""
+FILLER = frozenset(FILLING.split())
+# "Is it a fly?" is not "Does it fly?"
+VERBS = dict.fromkeys(("is", "are", "was", "it's", "that's"), "is")
+VERBS |= dict.fromkeys(("does", "do", "did", "can", "could", "will", "would", "has", "have"), "does")
+PEOPLE = frozenset(("you", "people", "person", "human", "humans", "someone", "somebody", "anyone", "we", "i"))
 # Behind a question these say that it was meant otherwise.
-CORRECTIONS = frozenset("no not or mean meant rather instead sorry wait actually never".split())
+CORRECTIONS = frozenset(("no", "not", "or", "mean", "meant", "rather", "instead", "sorry", "wait", "never"))
 
 CLAUSE_END = re.compile(r"[.,!?;:()\"\n\u2013\u2014]|\s-+\s|\b(?:because|since|as)\b")
-GUESS_FILLER = frozenset("a an the it is it's its my i i'm think guess answer final say must be object".split())
-NEGATIONS = frozenset(
-    "no not never nor neither or either isn't wasn't cannot can't don't doesn't without except".split()
-)
+GUESSING = "a an the it is it's its my i i'm think guess answer final say must be object"
+GUESS_FILLER = frozenset(GUESSING.split())
+DENYING = "no not never nor neither or either isn't wasn't cannot can't don't doesn't without except"
+NEGATIONS = frozenset(DENYING.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +120,7 @@ def question_in(text: str) -> Question | None:
     """Return the one thing that a message asks, if the table has it; None: nothing, two things, or another.
 
     The sentences with a question mark count, or all where none has one.  What is left of them without words such as
-    "is it a" must be a question of the table, word for word: "is it not alive" and "alive or big" are none.
+    "a" and "usually" must be a question of the table, word for word: "is it not alive" and "alive or big" are none.
     """
     sentences = [match.groups() for match in SENTENCE.finditer(plain(text)) if match.group()]
     marked = [number for number, (_, end) in enumerate(sentences) if "?" in end]
@@ -122,7 +128,7 @@ def question_in(text: str) -> Question | None:
     if any(not CORRECTIONS.isdisjoint(words_in(sentence)) for sentence, _ in behind):
         return None
     asked = {_core(sentences[number][0]) for number in marked or range(len(sentences))} - {()}
-    return table().questions.get(asked.pop()) if len(asked) == 1 else None
+    return _lookup(asked.pop()) if len(asked) == 1 else None
 
 
 def has_question_mark(text: str) -> bool:
@@ -131,9 +137,21 @@ def has_question_mark(text: str) -> bool:
 
 
 def _core(sentence: str) -> tuple[str, ...]:
-    kept = [word for word in words_in(THOUGHT.sub(" ", sentence)) if word not in FILLER]
+    """Return the words that count, the verb's kind first; () if there are none."""
+    for pattern in AROUND:
+        sentence = pattern.sub(" ", sentence)
+    words = words_in(sentence)
+    kept = [word for word in words if word not in FILLER and word not in VERBS]
+    verb = next((VERBS[word] for word in words if word in VERBS), "")
     # Nothing in the table is as long: the rest of a long message need not be kept.
-    return tuple("you" if word in PEOPLE else word for word in kept[:12])
+    return (verb, *("you" if word in PEOPLE else word for word in kept[:12])) if kept else ()
+
+
+def _lookup(core: tuple[str, ...]) -> Question | None:
+    """Return the table's question; without a verb ("alive?", "you eat?") that of either kind, if it is one."""
+    verbs = (core[0],) if core[0] else ("", "is", "does")
+    found = {table().questions.get((verb, *core[1:])) for verb in verbs} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 @functools.lru_cache(maxsize=8192)

@@ -48,6 +48,9 @@ CURVES = (
     "play/distinct_2",
     "play/words_per_turn",
     "play/cut_share",
+    "game/payoff",
+    "game/success",
+    "game/protocol_ok",
 )
 
 Say = Callable[[str], None]
@@ -61,7 +64,7 @@ class Study:
 
     name: str
     config: Path  # what all arms share, as `train config=` takes it
-    arms: Mapping[str, tuple[str, ...]]  # arm -> words of `train` on top of it
+    arms: Mapping[str, tuple[str, ...]]  # arm -> words of `train` on top of it; {seed} in them is the cell's
     columns: Mapping[str, str]  # metric of the held-out evaluation -> what its column is called
     panels: Mapping[str, str]  # metric of a step -> title of its curves
 
@@ -85,6 +88,26 @@ LANGUAGE_PANELS = {
     "learn/reference_nll_per_token": "NLL under the base, nats a token",
     "play/words_per_turn": "words a turn",
 }
+GAME_COLUMNS = {
+    "game/payoff": "payoff",
+    "game/success": "success",
+    "game/protocol_ok": "form kept",
+    "game/turns": "turns",
+}
+GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "game/protocol_ok": "form kept"}
+# Each goes on from its own supervised start, which these commands made (see docs/results/games.md):
+#   sft from=scripted env=NAME out=runs/sft-NAME ...
+GAME_ARMS: Mapping[str, tuple[str, ...]] = {
+    "pointing": ("model=sft-pointing", "env=pointing", "env.difficulty=easy"),
+    "haggle": ("model=sft-haggle", "env=haggle"),
+    "deal": ("model=sft-deal", "env=deal", "env.max_turns=4"),
+}
+# Every seed has a random model of its own.
+SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {
+    "signal": ("model=tiny-letters:{seed}",),
+    "no_entropy_bonus": ("model=tiny-letters:{seed}", "learner.entropy_bonus=0"),
+    "symbols_8": ("model=tiny-letters:{seed}", "env.symbols=8", "steps=240"),
+}
 HERE = Path(__file__).parent
 STUDIES: Mapping[str, Study] = {
     "kl": Study(
@@ -103,6 +126,20 @@ STUDIES: Mapping[str, Study] = {
             "play/question_rate": "share of turns that ask",
             **LANGUAGE_PANELS,
         },
+    ),
+    "games": Study(
+        name="games",
+        config=HERE / "studies" / "games.yaml",
+        arms=GAME_ARMS,
+        columns={**GAME_COLUMNS, **LANGUAGE_COLUMNS, "play/cut_share": "turns cut"},
+        panels={**GAME_PANELS, **LANGUAGE_PANELS},
+    ),
+    "signal": Study(
+        name="signal",
+        config=HERE / "presets" / "signal.yaml",
+        arms=SIGNAL_ARMS,
+        columns={**GAME_COLUMNS, "kl/per_token_nats": "KL, nats a token"},
+        panels={"game/success": "share of rounds won", "entropy/per_token_nats": "entropy, nats a token"},
     ),
     "chat": Study(
         name="chat",
@@ -164,7 +201,7 @@ class Plan:
 
     def words_of(self, cell: Cell) -> list[str]:
         """Return the words of `train` that a cell is."""
-        arm = self.study.arms[cell.arm]
+        arm = [word.replace("{seed}", str(cell.seed)) for word in self.study.arms[cell.arm]]
         return [f"config={self.study.config}", "cluster=local", *self.words, *arm, f"seed={cell.seed}"]
 
     def settings_of(self, cell: Cell) -> TrainSettings:

@@ -19,8 +19,9 @@ from selfplay.score import WeightedReward
 from selfplay.train_settings import GATE, RewardSpec
 from selfplay.written import nearest
 
-__all__ = ["MIX", "REWARD_MODEL", "TYPED", "build_env", "build_rewards", "chosen_rewards"]
+__all__ = ["MIX", "REWARD_MODEL", "TEXTARENA", "TYPED", "build_env", "build_rewards", "chosen_rewards"]
 
+TEXTARENA = "textarena:"  # before a game's name, where `env=` takes an environment's
 MIX = "mix:"  # before the name of a mix, where `-r` takes a reward's
 REWARD_MODEL = "rm:"  # before the folder, or the name, of a reward model
 TYPED = "-r "  # before a name, in messages: where it was typed
@@ -28,11 +29,21 @@ TYPED = "-r "  # before a name, in messages: where it was typed
 
 def build_env(spec: PluginSpec) -> Env:
     """Return the environment that a spec names.  Raises UserError if there is none, or it lacks a method."""
-    env = build_plugin(spec, ENVS, "env")
+    env = build_plugin(_spec_of_env(spec), ENVS, "env")
     if not isinstance(env, Env):
         missing = [name for name in ("roles", *_methods(Env)) if not hasattr(env, name)]
         raise PluginError(f"env={spec.name}: it has no {', '.join(missing) or 'name or zero_sum'}")
     return env
+
+
+def _spec_of_env(spec: PluginSpec) -> PluginSpec:
+    """Return the spec of the adapter for `textarena:GAME`, and any other as it is."""
+    if not spec.name.startswith(TEXTARENA):
+        return spec
+    game = spec.name.removeprefix(TEXTARENA)
+    if spec.settings.get("game", game) != game:
+        raise UserError(f"env={spec.name}: env.game={spec.settings['game']} names another game; leave one of them out")
+    return PluginSpec.model_validate({**spec.settings, "game": game, "name": TEXTARENA.removesuffix(":")})
 
 
 def chosen_rewards(

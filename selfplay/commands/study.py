@@ -40,6 +40,9 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
   kl                 what KL control does to a reward that pushes until language is gone: arms no_kl, fixed_0.1,
                      fixed_1, adaptive, and question_no_kl, whose reward saturates
   chat               what the defaults of `train` teach: one arm, chat
+  signal             how often two copies of a random model find a code: arms signal, no_entropy_bonus, symbols_8
+  games              what self-play adds to a supervised start at games with a truth: arms pointing, haggle, deal, which
+                     need the models of `sft ... out=runs/sft-pointing` and so on (docs/results/games.md)
   out=FOLDER         where all of it goes (default: runs/study-NAME)
   seeds=0,1,2        one run of every arm for each
   arms=no_kl,adaptive   some of the arms

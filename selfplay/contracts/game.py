@@ -65,7 +65,7 @@ class GameReport:
     roles: tuple[str, ...]
     sheet: GameSheet | None  # None: the env has no ground truth
     played: Mapping[str, Measured]  # "scripted", "chance", "silence", "echo": all roles; "echo/buyer": one, and scripts
-    turns_per_second: float  # scripted, one core
+    turns_per_second: float  # scripted, a second of one core
     proofs: tuple[Proof, ...]  # in the order in which they were made
 
 
@@ -226,11 +226,12 @@ class _Examiner:
         )
 
     def speed(self) -> Proof:
-        num_turns, seed, start = 0, TIMED_SEEDS + self.first_seed, time.perf_counter()
-        while time.perf_counter() - start < TIMED_SECONDS:
+        # Processor time: what else this machine does is no fault of the game.
+        num_turns, seed, start = 0, TIMED_SEEDS + self.first_seed, time.process_time()
+        while time.process_time() - start < TIMED_SECONDS:
             num_turns += play_scripted(self.env, self.env.scenario(seed, "train"), max_turns=self.max_turns).num_turns
             seed += 1
-        self.turns_per_second = num_turns / (time.perf_counter() - start)
+        self.turns_per_second = num_turns / (time.process_time() - start)
         return Proof(name="speed", text=f"{self.turns_per_second:,.0f} scripted turns a second")
 
     # ----- games -----

@@ -19,7 +19,8 @@ ROLES = ("player_0", "player_1")
 MAX_TURNS = 200  # of a game that TextArena itself lets go on
 MAX_GAMES = 500  # of chance players, in search of an end
 ENDS = 2  # what a draw is for, beside those of envs.drawing
-LISTED = re.compile(r"(?:available|valid|legal|possible)\b[^\n:]*:(?P<moves>.*)", re.IGNORECASE)
+LISTED = re.compile(r"\b(?:available|valid|legal|possible)\b[^\n:]*:(?P<moves>.*)", re.IGNORECASE)
+NOTHING_LISTED = re.compile(r"\bno (?:available|valid|legal|possible) moves\b", re.IGNORECASE)
 BRACKETED = re.compile(r"\[[^\[\]\n]+\]")
 
 
@@ -39,7 +40,8 @@ class TextArenaEnv:
 
     Training draws from TextArena's even seeds and held-out from the odd ones.  A game without chance, such as
     TicTacToe, starts the same whatever the seed: its held-out games are no others.  A message that makes TextArena
-    raise an error loses the game, and ``facts["ending"]`` has the error.
+    raise an error loses the game, and ``facts["ending"]`` has the error.  Of a long message the game is shown the last
+    1,000 characters.
     Refused are games for another number of players, those that ask a hosted model, and those that fetch files.
     """
 
@@ -140,8 +142,11 @@ class TextArenaEnv:
 
     def _told_moves(self, conversation: Conversation, role: str) -> Sequence[str]:
         """Return the bracketed moves that the game lists as legal in what the role heard last."""
-        listed = LISTED.findall(self.hears(conversation, role))
+        heard = self.hears(conversation, role)
+        listed = LISTED.findall(heard)
         moves = BRACKETED.findall(listed[-1]) if listed else []
+        if not moves and NOTHING_LISTED.search(heard):
+            return ("[pass]",)
         if not moves:
             right = "let a model or a person play it"
             raise UserError(f"no script can play TextArena's {self.game}, which lists no legal moves; {right}")

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import io
 import random
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,14 +28,12 @@ from selfplay.written import nearest
 
 EXTRA = "pip install 'selfplay-dialog[textarena]'"
 MAX_POSITIONS, MAX_RUNNING = 8192, 64  # of one game: positions remembered, and games that can go on
-# By the folder of the game's code: what asks a hosted model for its answers or its verdict, what fetches a word list
-# or levels when it starts, and what draws from another source than the process's random state.
+# By the folder of the game's code: what asks a hosted model for its answers or its verdict, what fetches a list of
+# words when it starts.
 HOSTED = frozenset(("Debate", "GuessWho", "ScenarioPlanning", "TwentyQuestions"))
 FETCHING = frozenset(
     (
-        "BabyAiText",
         "Codenames",
-        "Crosswords",
         "DontSayIt",
         "Hangman",
         "LetterAuction",
@@ -45,6 +44,9 @@ FETCHING = frozenset(
         "Wordle",
     )
 )
+# TextArena itself cuts talk so.  Some of its patterns take minutes for a few thousand blanks.
+MAX_CHARACTERS = 1000
+BLANKS = re.compile(r"\s{9,}")
 LOCK = threading.Lock()  # the random state is the process's
 
 
@@ -135,13 +137,15 @@ def replays_of(game: str) -> Replays:
     if folder in HOSTED:
         raise UserError(f"TextArena's {game} asks a hosted language model to answer or to judge; it cannot be played")
     if folder in FETCHING:
-        raise UserError(f"TextArena's {game} fetches words or levels over the network; it cannot be played")
+        raise UserError(f"TextArena's {game} fetches words over the network; it cannot be played")
     replays = Replays(game)
     try:
         replays.position(0, ())
     except Exception as error:
-        problem = f"TextArena's {game} cannot be started for two players: {type(error).__name__}: {error}"
-        raise UserError(problem.splitlines()[0].removesuffix(": ")) from error
+        # Some of its games need a later Python, some lack their files, and the others say how many players they need.
+        what = next(iter(str(error).splitlines()), "")
+        problem = f"TextArena's {game} cannot be started for two players ({type(error).__name__}{what and f': {what}'})"
+        raise UserError(problem) from error
     return replays
 
 
@@ -206,7 +210,7 @@ class _Running:
             return
         speaker = self.position.next_player
         state = self._bare.state
-        moves, shown = self._read(text)
+        moves, shown = self._read(BLANKS.sub(" ", text)[-MAX_CHARACTERS:])
         errors = getattr(state, "error_count", 0)
         crash = ""
         with _aside(self._chance):

@@ -27,7 +27,8 @@ MAX_CANDIDATES, MAX_QUESTIONS = 12, 20
 PRICE = 0.5  # env units: what all the questions together cost
 NUM_CARDS = 1_000_000
 
-YES, NO, UNKNOWN, NO_GUESS = "Yes.", "No.", "I cannot say.", "Guess one object of the list."
+ANYTHING = "Find out what is meant: an animal, a plant, food, something in nature or an everyday thing."
+YES, NO, UNKNOWN, NO_GUESS = "Yes.", "No.", "I cannot say.", "Guess one object by its name."
 AFFIRMING = "yes yeah yep yup yea aye correct indeed true affirmative sure certainly absolutely"
 DENYING = "no nope nah false negative"
 ALSO_DENYING = "not never incorrect wrong cannot neither nor"  # beside one of the others; alone they answer nothing
@@ -36,7 +37,7 @@ LEADING = "well hmm hm oh ah um so ok okay the answer is it's"
 YES_WORDS, NO_WORDS = frozenset(AFFIRMING.split()), frozenset(DENYING.split())
 NOT_WORDS, DOUBTS, LEADS = frozenset(ALSO_DENYING.split()), frozenset(DOUBTING.split()), frozenset(LEADING.split())
 
-ASKS = ("{}", "{}", "{}", "Okay. {}", "Let me ask: {}", "Next: {}", "Tell me, {}")
+ASKS = ("{}", "{}", "{}", "Okay. {}", "Let me ask: {}", "Next: {}", "Tell me: {}")
 GUESSES = (
     "[guess] {}",
     "I know it. [guess] {}",
@@ -130,7 +131,7 @@ class TwentyQuestions:
                 "Answer truthfully, with yes or no."
             )
         objects = scenario.public.get("objects")
-        among = f"Find out which of these is meant: {', '.join(objects)}." if objects else "Find out what is meant."
+        among = f"Find out which of these is meant: {', '.join(objects)}." if objects else ANYTHING
         example = objects[0] if objects else "name"
         return (
             f"{among} In each message ask one question for yes or no, such as: Is it alive? Ask at most "

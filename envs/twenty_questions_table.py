@@ -128,7 +128,8 @@ def question_in(text: str) -> Question | None:
     if any(not CORRECTIONS.isdisjoint(words_in(sentence)) for sentence, _ in behind):
         return None
     asked = {_core(sentences[number][0]) for number in marked or range(len(sentences))} - {()}
-    return _lookup(asked.pop()) if len(asked) == 1 else None
+    found = {_lookup(core) for core in asked}
+    return found.pop() if len(found) == 1 else None
 
 
 def has_question_mark(text: str) -> bool:
@@ -157,13 +158,13 @@ def _lookup(core: tuple[str, ...]) -> Question | None:
 @functools.lru_cache(maxsize=8192)
 def has_guess(text: str) -> bool:
     """Whether a message holds a guess, readable or not."""
-    return bool(moves_in(text, (GUESS,)))
+    return bool(moves_in(plain(text), (GUESS,)))
 
 
 @functools.lru_cache(maxsize=8192)
 def guess_in(text: str, names: tuple[str, ...]) -> str | None:
     """Return which of the objects a message guesses; None: none of them, or more than one."""
-    found = {_named(plain(move.argument), names) for move in moves_in(text, (GUESS,))}
+    found = {_named(move.argument, names) for move in moves_in(plain(text), (GUESS,))}
     return found.pop() if len(found) == 1 else None
 
 

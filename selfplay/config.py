@@ -154,7 +154,18 @@ def resolve(settings_class: type[SettingsT], words: Sequence[str], *, under: Sou
     written: dict[str, Any] = {}
     for key, text in pairs:
         _put(settings_class, written, key, text)
-    return _validate(settings_class, _merge(settings_class, {**_free_defaults(settings_class), **tree}, written))
+    tree = _merge(settings_class, _group_defaults(settings_class), {**_free_defaults(settings_class), **tree})
+    return _validate(settings_class, _merge(settings_class, tree, written))
+
+
+def _group_defaults(settings_class: type[Settings]) -> dict[str, Any]:
+    """Return what a command's own default of a group sets: one key of `sampling` leaves the others as they are."""
+    defaults = {name: field.default for name, field in settings_class.model_fields.items()}
+    return {
+        name: set_by_default
+        for name, default in defaults.items()
+        if isinstance(default, Settings) and (set_by_default := default.model_dump(exclude_unset=True))
+    }
 
 
 def _free_defaults(settings_class: type[Settings]) -> dict[str, Any]:

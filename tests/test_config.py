@@ -449,3 +449,15 @@ def test_a_file_without_the_right_class_is_told_which_classes_it_defines(tmp_pat
 def test_build_plugin_refuses_a_class_without_fields():
     with pytest.raises(UserError, match=r"env=selfplay.errors:UserError: UserError is not a frozen dataclass"):
         build_plugin(PluginSpec(name="selfplay.errors:UserError"), {})
+
+
+def test_one_key_of_a_group_leaves_the_commands_own_defaults_of_the_others():
+    # `train` samples at temperature 1, 24 tokens; the group by itself would at 0.7, 48 tokens.
+    sampling = resolve(TrainSettings, ["sampling.max_new_tokens=30"]).sampling
+    assert (sampling.temperature, sampling.max_new_tokens) == (1.0, 30)
+    assert resolve(TrainSettings, ["sampling.temperature=0.9"]).sampling.max_new_tokens == 24
+
+
+def test_one_key_of_a_group_in_a_file_leaves_the_commands_own_defaults_of_the_others(tmp_path):
+    (tmp_path / "mine.yaml").write_text("sampling:\n  max_new_tokens: 30\n", encoding="utf-8")
+    assert resolve(TrainSettings, [f"config={tmp_path / 'mine.yaml'}"]).sampling.temperature == 1.0

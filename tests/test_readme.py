@@ -23,7 +23,7 @@ COMMANDS = [
     line
     for line in LINES
     if re.match(r"python run\.py (play|train|iterate)( |$)", line)
-    and not re.search(r"from=|resume=|model=asks|rm:", line)
+    and not re.search(r"from=|resume=|model=(asks|start)|rm:", line)
 ]
 WITH_A_MODEL = [line for line in LINES if re.match(r"python run\.py (play|train) .*rm:", line)]
 

@@ -1,4 +1,4 @@
-"""Twenty questions.  To record the golden games again: `python -m tests.test_twenty_questions` in the repository root."""
+"""Twenty questions.  To record the golden games again: `python -m tests.test_twenty_questions` in the root."""
 
 from __future__ import annotations
 
@@ -404,7 +404,7 @@ def test_asker_hears_nothing_of_an_answer_but_yes_or_no():
     assert FREE.hears(talked("Is it cheap?"), "asker") == "I cannot say."
     assert FREE.next_role(talked("Is it cheap?")) == "asker"
     assert FREE.next_role(talked("Is it food?")) == "answerer"
-    assert ORACLE.hears(said("[guess] cat or apple"), "asker") == "Guess one object of the list."
+    assert ORACLE.hears(said("[guess] cat or apple"), "asker") == "Guess one object by its name."
 
 
 def test_parse_tells_questions_guesses_and_what_is_neither():

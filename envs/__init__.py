@@ -9,13 +9,17 @@ from envs.pointing import Pointing
 from envs.secret import Secret
 from envs.signal import Signal
 from envs.taboo import Taboo
+from envs.textarena import TextArenaEnv
+from envs.twenty_questions import TwentyQuestions
 
 ENVS: dict[str, type] = {
     "chitchat": ChitChat,
     "signal": Signal,
     "taboo": Taboo,
+    "twenty_questions": TwentyQuestions,
     "haggle": Haggle,
     "deal": Deal,
     "pointing": Pointing,
     "secret": Secret,
+    "textarena": TextArenaEnv,
 }

@@ -28,7 +28,7 @@ from selfplay.written import nearest
 
 EXTRA = "pip install 'selfplay-dialog[textarena]'"
 MAX_POSITIONS, MAX_RUNNING = 8192, 64  # of one game: positions remembered, and games that can go on
-# By the folder of the game's code: what asks a hosted model for its answers or its verdict, what fetches a list of
+# By the folder of the game's code: what asks a hosted model for answers or a verdict, and what fetches a list of
 # words when it starts.
 HOSTED = frozenset(("Debate", "GuessWho", "ScenarioPlanning", "TwentyQuestions"))
 FETCHING = frozenset(

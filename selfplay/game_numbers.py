@@ -61,22 +61,30 @@ def is_scored(conversation: Conversation) -> bool:
 
 
 def breakers(conversation: Conversation) -> set[str]:
-    """Return the roles that broke the form: those of refused moves, and whom the game names for ending by a breach.
+    """Return the roles that broke the form, as far as that can be told; only where the game finds it broken at all.
 
-    A game may find the form broken without saying by whom; then nobody is in it.
+    Surest are refused moves, and whom the game names for ending by a breach.  Without these it is whom the game blames
+    for reaching the turn limit, and else whose turns have no move, in a conversation where others have: in some games
+    a turn without a move is a breach, in others mere talk, so that it blames nobody beside surer signs.
     """
     outcome = conversation.outcome
     if outcome is None or outcome.protocol_ok:
         return set()
-    found = {turn.role for turn in conversation.turns if turn.action is not None and not turn.action.legal}
-    if outcome.reason == "rule_violation" and outcome.by is not None:
-        found.add(outcome.by)
-    return found
+    refused = {turn.role for turn in conversation.turns if turn.action is not None and not turn.action.legal}
+    named = set() if outcome.by is None else {outcome.by}
+    if outcome.reason == "rule_violation":
+        refused |= named
+    return refused or (named if outcome.reason == "turn_limit" else set()) or _moveless(conversation)
 
 
 def trained_roles(conversation: Conversation) -> list[str]:
     """Return the roles that trained players filled."""
     return [role for role, player in conversation.players.items() if player.trained]
+
+
+def _moveless(conversation: Conversation) -> set[str]:
+    has_moves = any(turn.action is not None for turn in conversation.turns)
+    return {turn.role for turn in conversation.turns if turn.action is None} if has_moves else set()
 
 
 def _payoffs(outcome: Outcome, roles: Collection[str], others: Collection[str]) -> dict[str, tuple[float, float]]:

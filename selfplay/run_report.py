@@ -42,6 +42,13 @@ FIGURE_WORDS = {
     "parts": "What each part adds to the reward of a turn.",
     "drift": "What else changed: length, variety, repetition.",
 }
+MOST_HEADLINES = 6  # in a row
+# In the boxes at the top, the first that were measured.
+HEADLINES = (
+    "reward/per_conversation",
+    *("game/payoff", "game/success", "game/protocol_ok"),
+    *("kl/per_token_nats", "play/distinct_2", "play/words_per_turn"),
+)
 # What a reader looks for first; the whole configuration stands at the end.
 KEY_SETTINGS = (
     ("partner", "partner"),
@@ -278,8 +285,8 @@ def _comparison(folder: Path) -> Comparison | None:
 
 def _headlines(comparison: Comparison | None) -> list[Change]:
     rows = {} if comparison is None else {row.name: row for row in comparison.rows}
-    names = ("reward/per_conversation", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn")
-    return [_change(rows[name]) for name in names if name in rows]
+    measured = [rows[name] for name in HEADLINES if name in rows and math.isfinite(rows[name].difference)]
+    return [_change(row) for row in measured[:MOST_HEADLINES]]
 
 
 def _change(row: Difference) -> Change:

@@ -53,11 +53,37 @@ def test_who_broke_the_form_is_whom_the_game_names_or_whose_move_was_refused():
     assert breakers(talk(deal(reason="turn_limit", protocol_ok=False), refused, None)) == {"buyer"}
 
 
+SAID, REFUSED = Action(kind="offer", value=3), Action(kind="offer", value=3, legal=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "actions", "at_fault"),
+    [
+        # Blamed for the turn limit: the seller, who never moved, not the buyer, whose talk is no breach.
+        (deal(reason="turn_limit", by="seller", protocol_ok=False), (None, None, SAID), {"seller"}),
+        # Nobody is named: whose turn has no move.
+        (deal(reason="turn_limit", protocol_ok=False), (SAID, None, SAID), {"seller"}),
+        (deal(reason="gave_up", by="buyer", protocol_ok=False), (SAID, None, SAID), {"seller"}),
+        (deal(reason="turn_limit", protocol_ok=False), (None, None, SAID), {"buyer", "seller"}),
+        # Talk blames nobody beside a refused move, nor does the end that somebody brought about.
+        (deal(reason="no_deal", by="buyer", protocol_ok=False), (None, REFUSED, None), {"seller"}),
+        (deal(reason="turn_limit", by="buyer", protocol_ok=False), (SAID, REFUSED, SAID), {"seller"}),
+        (deal(reason="rule_violation", by="buyer", protocol_ok=False), (SAID, REFUSED, None), {"buyer", "seller"}),
+        # A form that is kept is broken by nobody, whatever has no move.
+        (deal(), (SAID, None, SAID), set()),
+    ],
+)
+def test_breakers_without_a_named_breach_are_told_from_moves_or_the_turn_limit(
+    outcome: Outcome, actions: tuple[Action | None, ...], at_fault: set[str]
+):
+    assert breakers(talk(outcome, *actions)) == at_fault
+
+
 @pytest.mark.parametrize(
     "outcome",
     [
         deal(protocol_ok=True, reason="no_deal", by="buyer"),  # whoever walks away breaks no form
-        deal(protocol_ok=False, reason="turn_limit"),  # broken, and nobody is named
+        deal(protocol_ok=False, reason="turn_limit"),  # broken, and nothing tells by whom
     ],
 )
 def test_nobody_is_at_fault_where_nobody_is_named(outcome: Outcome):

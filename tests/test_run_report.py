@@ -116,6 +116,23 @@ def test_report_holds_its_curves_and_asks_nothing_of_a_network(run):
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_boxes_of_a_game_run_show_payoff_success_and_form_and_nothing_unmeasured(run):
+    file = run / "evaluation.json"
+    data = json.loads(file.read_text())
+    measured = {"base": 0.25, "trained": 0.5, "difference": 0.25, "low": 0.125, "high": 0.375}
+    data["metrics"] |= dict.fromkeys(("game/payoff", "game/success", "game/protocol_ok"), measured)
+    data["metrics"]["play/distinct_2"] = dict.fromkeys(measured)
+    file.write_text(json.dumps(data))
+    text = seen(report_html(run)).text
+    boxes = text[: text.index("What was rewarded")]
+    assert "payoff 0.250 → 0.500 +0.250 (+0.125 to +0.375)" in boxes
+    assert "success 25% → 50%" in boxes
+    assert "form kept 25% → 50%" in boxes
+    assert "reward of a conversation" in boxes
+    assert "distinct word pairs" not in boxes
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_text_from_elsewhere_stays_text_in_a_report(run):
     def change(record: dict[str, Any]) -> None:
         for turn in record["turns"]:

@@ -32,10 +32,12 @@ from view_pages import open_browser, serving, watching
 
 from benchmarks.stored_run import SOURCE, StoredRun, write_run
 from selfplay import transcript_indexing
+from selfplay.dialog import Action, Conversation, Outcome, PlayerInfo, Scenario, Turn
 from selfplay.export import Request, export
 from selfplay.paired import Side, compare_versions
 from selfplay.preferences import read_preferences
 from selfplay.run_reader import RunReader
+from selfplay.store import RunWriter
 from selfplay.transcript_index import TranscriptIndex
 from selfplay.transcript_indexing import Indexing
 from selfplay.view import runs as view_runs
@@ -55,7 +57,47 @@ def runs(tmp_path_factory):
     write_run(folder / "chat", conversations=NUM, steps=STEPS, turns=6, tokens="all")
     shutil.copytree(folder / "chat", folder / "written")
     write_hostile(folder / HOSTILE)
+    write_game(folder / "game")
     write_damaged(folder / "damaged")
+    return folder
+
+
+GAME_IDS = ("000000-g00-0", "000001-g00-0")
+
+
+def write_game(folder):
+    """Write a game that reached its aim, and one that the buyer broke off by a refused move after the seller's talk."""
+    ends = (
+        Outcome(
+            status="terminated", reason="agreement", payoff={"seller": 0.75, "buyer": 0.25}, facts={"success": True}
+        ),
+        Outcome(
+            status="terminated",
+            reason="rule_violation",
+            by="buyer",
+            protocol_ok=False,
+            payoff={"seller": 0.0, "buyer": -1.0},
+            facts={"success": False},
+        ),
+    )
+    actions = (
+        (Action(kind="offer", value=120), Action(kind="accept")),
+        (None, Action(kind="offer", value=900, legal=False)),
+    )
+    with RunWriter.create(folder, {"kind": "train", "env": "haggle"}, "steps: 2\n") as writer:
+        for step, (id, outcome) in enumerate(zip(GAME_IDS, ends, strict=True)):
+            roles = ("seller", "buyer")
+            turns = [
+                Turn(role=role, text=f"{role} speaks", heard_text="", player="scripted", action=action)
+                for role, action in zip(roles, actions[step], strict=True)
+            ]
+            scenario = Scenario(env="haggle", seed=step, split="train", roles=roles)
+            players = {role: PlayerInfo(policy="scripted") for role in roles}
+            writer.append(Conversation(id=id, scenario=scenario, players=players, turns=tuple(turns), outcome=outcome))
+            paid = {f"game/payoff/{role}": value for role, value in outcome.payoff.items()}
+            success, kept = float(outcome.facts["success"]), float(outcome.protocol_ok)
+            paid |= {"game/payoff": sum(outcome.payoff.values()) / 2, "game/success": success}
+            writer.log_metrics(step, {**paid, "game/protocol_ok": kept})
     return folder
 
 
@@ -716,6 +758,58 @@ def test_metrics_page_draws_curves_and_shows_their_numbers(visit, runs):
     page.get_by_text("All numbers", exact=True).click()
     last = lines(runs / "chat" / "metrics.jsonl")[-1]
     assert f"{last['reward/per_conversation']:.2f}" in row_of(page, "reward/per_conversation").inner_text()
+
+
+# ----- a game -----
+
+
+def test_metrics_page_of_a_game_draws_payoff_of_each_role_success_and_form(visit):
+    page = visit("/r/game/metrics")
+    see(page, "Payoff")
+    page.locator("canvas").nth(1).wait_for()
+    told = "".join(page.locator(".panels").inner_text().split("\n"))
+    for words in ("payoff as seller0.000", f"payoff as buyer{MINUS}1.00", "success0.000", "form kept0.000"):
+        assert words in told
+
+
+def test_conversation_of_a_game_shows_payoff_success_fault_and_what_was_understood(visit):
+    page = visit(f"/r/game/c/{GAME_IDS[1]}")
+    see(page, "terminated: rule violation by buyer")
+    for text in ("no success", "form not kept", "no move", "offer = 900"):
+        see(page, text)
+    see(page, "✗ against the rules", exact=False)
+    outcome = " ".join(page.get_by_role("complementary").inner_text().split())
+    assert "payoff seller 0 payoff buyer -1 form kept false fault buyer success false" in outcome
+    page = visit(f"/r/game/c/{GAME_IDS[0]}")
+    see(page, "✓ success")
+    see(page, "offer = 120")
+    assert page.get_by_text("fault", exact=True).count() == 0
+    assert page.get_by_text("no move").count() == 0
+
+
+def test_filter_and_order_of_the_list_know_payoff_and_success(visit):
+    page = visit("/r/game/list?sort=payoff.buyer")
+    until(lambda: first_rows(page), list(GAME_IDS))
+    box = filter_box(page)
+    box.press_sequentially("succ")
+    page.get_by_role("option", name="success").wait_for()
+    box.press("ArrowDown")
+    box.press("Enter")
+    page.get_by_role("option", name="false").click()
+    until(lambda: first_rows(page), [GAME_IDS[1]])
+
+
+def test_exported_page_of_a_game_filters_by_payoff_and_success(window, runs, tmp_path):
+    page = window(exported(runs / "game", tmp_path / "game.html"), offline=True).open("")
+    page.get_by_role("link", name="game", exact=True).click()
+    page.get_by_role("navigation").get_by_role("link", name="List").click()
+    see(page, "2 conversations")
+    fitting = {"payoff=0.5": GAME_IDS[:1], "success=false": GAME_IDS[1:], "payoff.buyer<0": GAME_IDS[1:]}
+    for query, ids in fitting.items():
+        box = filter_box(page)
+        box.fill(query)
+        box.press("Enter")
+        until(lambda: first_rows(page), list(ids))
 
 
 # ----- a run that attacks the page -----

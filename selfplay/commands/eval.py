@@ -17,6 +17,7 @@ from selfplay import checkpoint
 from selfplay.commands.building import build_env, build_rewards
 from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.game_table import print_game_evaluation
+from selfplay.commands.imitated import refuse_imitation
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, read_config, resolve, to_yaml
@@ -90,6 +91,9 @@ def run(line: CommandLine) -> int:
     name = _only_name(line.words)
     settings = resolve(EvalSettings, [word for word in line.words if word != name])
     found = _find_checkpoint(name, settings.runs)
+    refuse_imitation(
+        found.parent.parent, "sft printed its losses and held-out games before and after, and {run}/sft.json holds them"
+    )
     trained = resolve(TrainSettings, [], under=read_config(str(found.parent.parent / CONFIG)))
     console = open_console(is_stderr=line.as_json)
 

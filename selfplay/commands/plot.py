@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 from rich.text import Text
 
+from selfplay.commands.imitated import refuse_imitation
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine
 from selfplay.config import WRITTEN_PATH, Settings, resolve
@@ -60,6 +61,8 @@ def run(line: CommandLine) -> int:
     """Draw what the words name."""
     settings = resolve(PlotSettings, line.settings)
     named = line.names or [str(find_run("", settings.runs))]
+    for place in (folder / name for name in named for folder in (Path(), settings.runs)):
+        refuse_imitation(place, "it has losses, in {run}/sft.json, and no rewards to draw; plot draws runs of train")
     groups = grouped(read_curves(named, settings.runs, where=settings.where))
     look = Look(smooth=settings.smooth, band=settings.band)
     files = draw_all(groups, settings.out or _beside(named, settings.runs), look=look)

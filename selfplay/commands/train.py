@@ -15,6 +15,7 @@ from rich.text import Text
 from selfplay import models
 from selfplay.commands.building import build_env, build_rewards, chosen_rewards
 from selfplay.commands.evaluation_table import print_comparison
+from selfplay.commands.imitated import refuse_imitation
 from selfplay.commands.live import open_screen
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine, program_name
@@ -112,9 +113,9 @@ def _settings(words: Sequence[str], rewards: Sequence[str], resumed: str | None)
     else:
         _check_changes([*words, *(f"-r {reward}" for reward in rewards)], resumed)
         runs = resolve(TrainSettings, [word for word in words if word.startswith("runs=")]).runs
-        settings = resolve(
-            TrainSettings, words, under=read_config(str(find_run(_run_and_version(resumed)[0], runs) / CONFIG))
-        )
+        folder = find_run(_run_and_version(resumed)[0], runs)
+        refuse_imitation(folder, f"it cannot be resumed; model={resumed} starts a training from what it learnt")
+        settings = resolve(TrainSettings, words, under=read_config(str(folder / CONFIG)))
     chosen = settings.model_copy(update={"rewards": chosen_rewards(settings.rewards, rewards, words=words)})
     check_gates(chosen, [name for name, spec in chosen.rewards.items() if spec.gate])
     return chosen

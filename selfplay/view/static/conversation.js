@@ -58,18 +58,20 @@ function showAll(at) {
   choose(at, at.chosen);
 }
 
+const isBreach = ({ reason }) => reason === "rule_violation";
 const turnTokens = (at, k) => at.tokens?.turns.find((one) => one.turn === k && one.said.length);
 
 function headerOf({ scenario, data: { row }, record: { outcome, error, id, step }, page, api, run, links }) {
   const facts = Object.entries(scenario.public ?? {});
   const about = row?.about || plain(facts[0]?.[1] ?? scenario.env ?? "");
   page.setTitle(`${id} · ${about}`);
+  const success = outcome?.facts?.success;
   const chips = [scenario.env, words(scenario.split ?? ""), `step ${row?.step ?? step}`, isKnown(row?.version) && `version ${row.version}`].filter(Boolean);
-  const ended = outcome ? chip({ truncated: "warn", failed: "bad" }[outcome.status] ?? "", `${outcome.status}: ${words(outcome.reason)}`, outcome.by && ` by ${outcome.by}`) : chip("warn", error ? "failed" : "not ended");
+  const ended = outcome ? chip(isBreach(outcome) ? "bad" : { truncated: "warn", failed: "bad" }[outcome.status] ?? "", `${outcome.status}: ${words(outcome.reason)}`, outcome.by && ` by ${outcome.by}`) : chip("warn", error ? "failed" : "not ended");
   return h("header", "conversation-head",
     div("row", anchor(listPath(run), "‹ list", { class: "dim" }), h("code", "dim", id), span("grow"), links, !isOffline && h("a", { class: "button", href: `${api}/export?to=json&q=${encodeURIComponent(`id=${id}`)}`, download: "" }, "JSON")),
     h("h1", {}, h("bdi", {}, about)),
-    div("row", ended, chips.map((text) => chip("", text)), facts.length > 1 && facts.map(([name, value]) => chip("", dim(name), h("bdi", {}, plain(value).slice(0, 80)))), outcome?.protocol_ok === false && chip("warn", "form not kept")),
+    div("row", ended, chips.map((text) => chip("", text)), facts.length > 1 && facts.map(([name, value]) => chip("", dim(name), h("bdi", {}, plain(value).slice(0, 80)))), typeof success === "boolean" && chip(success ? "good" : "", success ? "✓ success" : "no success"), outcome?.protocol_ok === false && chip("warn", "form not kept")),
     error && h("p", "notice bad", h("bdi", {}, error)));
 }
 
@@ -145,7 +147,7 @@ function earnedText(at, turn, k) {
   const parts = at.earned.filter((part) => part.turn === k).sort((a, b) => isMeasured(a) - isMeasured(b));
   return [
     tokens ? (isExact ? exactTokens : colouredTokens)(tokens, at, at.players[turn.role]?.trained) : saidText(turn),
-    div("row earned", turn.action && actionChip(turn.action), parts.map((part) => partChip(at, part, details)), h("b", "n turn-total", signed(countedRewards(at)[k]))), details, tokens && numbersTable(tokens)];
+    div("row earned", turn.action ? actionChip(turn.action) : at.record.turns.some((one) => one.action) && chip("dim", "no move"), parts.map((part) => partChip(at, part, details)), h("b", "n turn-total", signed(countedRewards(at)[k]))), details, tokens && numbersTable(tokens)];
 }
 
 // The environment spoke, or changed the words of the turn before.
@@ -209,7 +211,7 @@ function panelsOf(at) {
   const details = { scenario_seed: at.scenario.seed, conversation_seed: seed, group, view, timing, origin, schema, ...Object.fromEntries(players) };
   return [
     rewards && panel("Reward", rewardTable(at, rewards), groupOf(at)),
-    outcome && panel("Outcome", factList({ payoff: outcome.payoff, form_kept: outcome.protocol_ok !== false, ...outcome.facts })),
+    outcome && panel("Outcome", factList({ payoff: outcome.payoff, form_kept: outcome.protocol_ok !== false, fault: isBreach(outcome) ? outcome.by : null, ...outcome.facts })),
     curvesPanel(at), notes.length > 0 && panel("Learnt later", notes.map(noteOf)), (at.tags ??= tagsPanel(at)),
     at.data.replay && panel("Replay", h("p", "dim", "Play on from the chosen turn:"), at.replay),
     h("details", "panel", h("summary", {}, "Seeds, sampling, timing, origin"), factList(details)),

@@ -1,7 +1,7 @@
 // The filter box: the query language with completion, and chips that edit the query.
 import { button, clear, debounce, div, h, span } from "./dom.js";
 
-const FIELDS = "reward turns tokens seconds step version advantage kl nll surprise disagreement cut repeats reason status by split flag tag role player model env seed scenario group id about text brief protocol error labelled".split(" ");
+const FIELDS = "reward payoff success turns tokens seconds step version advantage kl nll surprise disagreement cut repeats reason status by split flag tag role player model env seed scenario group id about text brief protocol error labelled".split(" ");
 const TEXTS = ["text", "brief", "about", "error", "player", "model", "id"];
 const MOST = 9; // completions
 const TYPED = /([^\s=!<>~"&|()]*)(?:\s*(?:!=|<=|>=|!~|[=<>~])\s*(?:[^\s,&|()"]*,)*([^\s,&|()"]*))?$/; // field, and the last of its values
@@ -19,7 +19,7 @@ function toggled(query, field, value) {
 
 function valuesOf(info, field) {
   const truth = ["true", "false"];
-  const known = { by: info.roles, status: info.statuses, protocol: truth, labelled: truth, step: [] };
+  const known = { by: info.roles, status: info.statuses, protocol: truth, success: truth, labelled: truth, step: [] };
   return (known[field] ?? info[`${field}s`] ?? []).map(String);
 }
 
@@ -32,7 +32,7 @@ function completions(info, query, caret) {
   const word = (value ?? field).toLowerCase();
   const ending = (name) => (isField ? (TEXTS.includes(name) ? "~" : valuesOf(info, name).length ? "=" : "") : "");
   const { parts = [], roles = [] } = info;
-  const all = isField ? [...FIELDS, ...parts.flatMap((name) => [`reward.${name}`, `value.${name}`]), ...roles.map((role) => `role.${role}`)] : valuesOf(info, field);
+  const all = isField ? [...FIELDS, ...parts.flatMap((name) => [`reward.${name}`, `value.${name}`]), ...roles.flatMap((role) => [`role.${role}`, `payoff.${role}`])] : valuesOf(info, field);
   const fitting = all.filter((name) => name.toLowerCase().includes(word) && name.toLowerCase() !== word);
   fitting.sort((a, b) => b.toLowerCase().startsWith(word) - a.toLowerCase().startsWith(word));
   return fitting.slice(0, MOST).map((text) => ({ text, insert: text + ending(text), from: caret - word.length }));

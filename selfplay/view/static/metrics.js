@@ -8,6 +8,12 @@ const COLOURS = [0, 5, 2, 3, 1, 4, 7, 6];
 const METRICS = {
   "reward/per_conversation": ["reward of a conversation", 1, "reward"],
   "reward/total": ["weighted total", 1],
+  "game/payoff": ["payoff", 1, "payoff"],
+  "game/opponent_payoff": ["opponent's payoff"],
+  "game/success": ["success", 1, "newest", "success=false"],
+  "game/protocol_ok": ["form kept", 1, "newest", "protocol=false"],
+  "game/fault": ["form broken by the policy", -1, "newest", "protocol=false"],
+  "game/opponent_fault": ["form broken by the opponent", 0, "newest", "protocol=false"],
   "kl/per_token_nats": ["KL, nats a token", 0, "kl"],
   "entropy/per_token_nats": ["entropy, nats a token"],
   "reference/nll_per_token_nats": ["NLL by the base, nats a token", 0, "nll"],
@@ -31,6 +37,8 @@ const TITLES = {
 // Title, what it tells, names on the left axis, names on the right one.
 const PANELS = [
   ["Reward of a conversation", "Without deviation there is nothing left to learn from.", ["reward/per_conversation", "reward/per_conversation/deviation"]],
+  ["Payoff", "What the game paid the policy, and what it paid it in each role.", ["game/payoff", "PAYOFFS", "game/opponent_payoff"]],
+  ["Success and form", "Shares of conversations that reached the aim, and that kept the game's form.", ["game/success", "game/protocol_ok", "game/fault", "game/opponent_fault"]],
   ["Parts of the reward", "Each before its weight; means over trained turns.", ["reward/total", "PARTS"]],
   ["KL to the base", "How far the policy has moved, and what pulls it back.", ["kl/per_token_nats", "target"], ["kl/coefficient"]],
   ["Entropy and likelihood", "Near 0 the policy says the same again and again, and repetition is likely even to the base.", ["entropy/per_token_nats", "learn/reference_nll_per_token"]],
@@ -39,9 +47,12 @@ const PANELS = [
   ["Throughput", "Tokens a second.", ["play/tokens_per_second", "learn/tokens_per_second"]],
 ];
 
+const PAYOFF_OF = /^game\/payoff\/(.+)$/;
+
 export function metricOf(name) {
   const [, part] = /^reward\/([^/]*)$/.exec(name) ?? [];
-  const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [part, 0, `reward.${part}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
+  const [, role] = PAYOFF_OF.exec(name) ?? [];
+  const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [part, 0, `reward.${part}`] : role ? [`payoff as ${role}`, 1, `payoff.${role}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
   return { words, way, sort, filter, title: TITLES[sort ?? name] };
 }
 
@@ -127,9 +138,9 @@ export async function show(main, route, page) {
 }
 
 function panelsOf(curves) {
-  const parts = (curves.run.rewards ?? []).map((reward) => `reward/${reward.label}`);
+  const several = { PARTS: (curves.run.rewards ?? []).map((reward) => `reward/${reward.label}`), PAYOFFS: Object.keys(curves.series).filter((name) => PAYOFF_OF.test(name)) };
   // What is 0 throughout needs no axis of its own.
-  const namesOf = (left, right) => [...left.flatMap((name) => (name === "PARTS" ? parts : name)).filter((name) => curves.has(name)), ...right.filter((name) => curves.values(name)?.some(Boolean))];
+  const namesOf = (left, right) => [...left.flatMap((name) => several[name] ?? name).filter((name) => curves.has(name)), ...right.filter((name) => curves.values(name)?.some(Boolean))];
   return PANELS.map(([title, what, left, right = []]) => ({ title, what, right, names: namesOf(left, right) })).filter(({ names }) => names.some((name) => name !== "target"));
 }
 

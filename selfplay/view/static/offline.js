@@ -204,6 +204,8 @@ export function fieldsOf({ parts = [], roles = [] }) {
   add("player", "words", ({ record }) => Object.values(record.players).flatMap((player) => [player.model ? `${player.policy}@${player.version}` : player.policy, player.policy]));
   add("model", "words", ({ record }) => Object.values(record.players).flatMap((player) => (player.model ? [player.model] : [])));
   add("protocol", "truth", ({ record }) => record.outcome?.protocol_ok ?? null);
+  add("success", "truth", ({ record }) => record.outcome?.facts?.success ?? null);
+  add("payoff", "number", paid);
   add("labelled", "truth", ({ row }) => row.flags.includes("labelled"));
   add("text", "texts");
   add("brief", "briefs", ({ record }) => known(Object.values(record.players).map((player) => player.brief ?? "").join("\n").trim() || null));
@@ -211,8 +213,19 @@ export function fieldsOf({ parts = [], roles = [] }) {
     add(`reward.${name}`, "number", ({ row }) => row.raw[name]);
     add(`value.${name}`, "number", ({ row }) => row.parts[name]);
   }
-  for (const name of roles) add(`role.${name}`, "number", ({ row }) => row.per_role[name]);
+  for (const name of roles) {
+    add(`role.${name}`, "number", ({ row }) => row.per_role[name]);
+    add(`payoff.${name}`, "number", ({ record }) => record.outcome?.payoff?.[name]);
+  }
   return fields;
+}
+
+// The mean over the trained roles; over all, if none is trained.
+function paid({ record: { players, outcome } }) {
+  const all = Object.entries(outcome?.payoff ?? {});
+  const trained = all.filter(([role]) => players[role]?.trained);
+  const counted = trained.length ? trained : all;
+  return counted.length ? counted.reduce((sum, [, value]) => sum + value, 0) / counted.length : null;
 }
 
 function share({ turns }, test) {

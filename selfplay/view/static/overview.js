@@ -5,7 +5,7 @@ import { brief, comparison, dim, sparkline, table, verdict } from "./chart.js";
 import { conversationLink, turnBox } from "./compare.js";
 import { Curves, metricOf } from "./metrics.js";
 
-const SMALL = ["reward/per_conversation", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
+const SMALL = ["reward/per_conversation", "game/payoff", "game/success", "game/protocol_ok", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
 const SURPRISE = "surprise: how far a reward lies from the mean of its group, the conversations on the same scenario in one step";
 const ASIDE = { class: "aside" };
 

@@ -67,6 +67,7 @@ class Study:
     arms: Mapping[str, tuple[str, ...]]  # arm -> words of `train` on top of it; {seed} in them is the cell's
     columns: Mapping[str, str]  # metric of the held-out evaluation -> what its column is called
     panels: Mapping[str, str]  # metric of a step -> title of its curves
+    has_shared_base: bool = True  # whether all arms start from one policy and play one game
 
 
 ARMS: Mapping[str, tuple[str, ...]] = {
@@ -133,6 +134,7 @@ STUDIES: Mapping[str, Study] = {
         arms=GAME_ARMS,
         columns={**GAME_COLUMNS, **LANGUAGE_COLUMNS, "play/cut_share": "turns cut"},
         panels={**GAME_PANELS, **LANGUAGE_PANELS},
+        has_shared_base=False,
     ),
     "signal": Study(
         name="signal",
@@ -140,6 +142,7 @@ STUDIES: Mapping[str, Study] = {
         arms=SIGNAL_ARMS,
         columns={**GAME_COLUMNS, "kl/per_token_nats": "KL, nats a token"},
         panels={"game/success": "share of rounds won", "entropy/per_token_nats": "entropy, nats a token"},
+        has_shared_base=False,
     ),
     "chat": Study(
         name="chat",

@@ -46,11 +46,15 @@ def study_report(plan: Plan, results: Sequence[CellResult], *, command: str) -> 
 
 def _table(plan: Plan, results: Sequence[CellResult], show: Callable[[Sequence[float]], str]) -> list[str]:
     header = ["arm", *plan.study.columns.values(), "minutes"]
-    rows = [[BASE, *(show(_base_values(results, name)) for name in plan.study.columns), ""]]
+    columns = plan.study.columns
+    has_shared_base = plan.study.has_shared_base
+    rows = [[BASE, *(show(_base_values(results, name)) for name in columns), ""]] if has_shared_base else []
     for arm in plan.arms:
         own = [result for result in results if result.cell.arm == arm]
+        if own and not has_shared_base:
+            rows.append([f"{BASE} of {arm}", *(show(_base_values(own, name)) for name in columns), ""])
         minutes = [result.seconds / 60 for result in own]
-        shown = [show(_values(own, name, side="trained")) for name in plan.study.columns]
+        shown = [show(_values(own, name, side="trained")) for name in columns]
         rows.append([arm, *shown, f"{math.fsum(minutes) / len(minutes):.0f}" if minutes else "-"])
     return [_line(header), _line(["---"] * len(header)), *map(_line, rows)]
 

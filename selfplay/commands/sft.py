@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import signal
@@ -192,19 +193,35 @@ def _report(console: Console, result: SftResult, settings: SftSettings, env: Env
     if result.games:
         console.print(_table(result.games))
     folder = result.folder
-    name = folder.name if folder.parent == settings.runs else str(folder)
+    is_named = folder.parent == settings.runs
+    name = folder.name if is_named else str(folder)
+    # A name is looked up under runs/ unless another place is given.
+    place = f" runs={settings.runs}" if is_named and settings.runs != SftSettings().runs else ""
     program = program_name()
     hints = [f"stored in {folder}"]
     if env is not None:
         reward = " -r payoff=1" if isinstance(env, Game) else ""
-        hints.append(f"go on with rewards:  {program} train model={name} env={settings.env.name}{reward}")
-        hints.append(f"talk to it:          {program} play model={name} env={settings.env.name}")
+        hints.append(
+            f"go on with rewards:  {program} train model={name} {_env_words(settings.env, env)}{reward}{place}"
+        )
+        hints.append(f"talk to it:          {program} play model={name} {_env_words(settings.env, env)}{place}")
         hints.append(f"its conversations:   {program} ls {name}")
     else:
         hints.append(f"go on with rewards:  {program} train model={name}")
     for hint in hints:
         # A command that is broken into two lines cannot be copied.
         console.print(_dim(hint), soft_wrap=True)
+
+
+def _env_words(spec: PluginSpec, env: Env) -> str:
+    """Return the words that name this very game: its settings too, where they are not the usual ones."""
+    words = [f"env={spec.name}"]
+    defaults = {field.name: field.default for field in dataclasses.fields(env)} if dataclasses.is_dataclass(env) else {}
+    for name, default in defaults.items():
+        value = getattr(env, name)
+        if name in spec.settings and value != default and isinstance(value, str | int | float):
+            words.append(f"env.{name}={value}")
+    return " ".join(words)
 
 
 def _losses(epochs: Sequence[Epoch]) -> Table:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -216,7 +216,8 @@ def _report(console: Console, result: SftResult, settings: SftSettings, env: Env
 def _env_words(spec: PluginSpec, env: Env) -> str:
     """Return the words that name this very game: its settings too, where they are not the usual ones."""
     words = [f"env={spec.name}"]
-    defaults = {field.name: field.default for field in dataclasses.fields(env)} if dataclasses.is_dataclass(env) else {}
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(env) if dataclasses.is_dataclass(env) else ()
+    defaults = {field.name: field.default for field in fields}
     for name, default in defaults.items():
         value = getattr(env, name)
         if name in spec.settings and value != default and isinstance(value, str | int | float):

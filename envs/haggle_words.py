@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 from envs.numbers import Number, numbers_in
-from envs.reading import moves_in, plain
+from envs.reading import Move, moves_in, plain
 from selfplay.dialog import Action
 
 KINDS = ("offer", "accept", "reject")
@@ -30,7 +31,11 @@ NO_PRICE_AFTER = re.compile(
     r"\s*(?:(?:more|less|off|extra|higher|lower|each|apiece|per|an? (?:piece|day|week|month|year)|or (?:more|less|so))"
     r"(?!\w)|[+/])"
 )
+SENTENCE_END = re.compile(r"[.!;](?!\d)")
 MONEY = ("", "$", "£", "€", "¥")
+# "[accept] if you go to 50", "[reject] unless ..." and "[accept]?" settle nothing, and "[accept] not" takes it back.
+IS_OPEN = re.compile(r"(?<!\w)(?:if|unless|only|except|but|provided|not|never)(?!\w)")
+IS_ASKED = re.compile(r"[\s\])}>*_`\"]*\?")
 # What may stand between an acceptance and the price that it names.
 LEAD = re.compile(r"(?:(?:at|for|your|the|my|last|offer|price|deal|of|is|it)(?!\w)|[\s:=,@-])*")
 
@@ -50,8 +55,8 @@ def read(text: str) -> Action:
     if len(kinds) > 1 or NOT_MEANT.search(plain(text)):
         return Action(kind="unclear", legal=False)
     kind = kinds.pop()
-    if kind == "reject":
-        return Action(kind=kind)
+    if kind == "reject" or _is_open(kind, moves):
+        return Action(kind=kind, legal=not _is_open(kind, moves))
     prices = {price_in(move.argument) if kind == "offer" else named_price(move.argument) for move in moves}
     if len(prices) > 1 or (kind == "offer" and None in prices):
         return Action(kind=kind, legal=False)
@@ -75,6 +80,18 @@ def named_price(argument: str) -> float | None:
     if lead is None or not numbers or numbers[0].start > lead.end():
         return None
     return _money(numbers[0].value)
+
+
+def _is_open(kind: str, moves: Sequence[Move]) -> bool:
+    """Whether what stands behind an answer makes it a condition or a question, or takes it back."""
+    return kind != "offer" and any(_leaves_open(move.argument) for move in moves)
+
+
+def _leaves_open(argument: str) -> bool:
+    first = SENTENCE_END.split(plain(argument), maxsplit=1)[0]
+    price = numbers_in(argument)
+    named = argument[price[0].end :] if named_price(argument) is not None else argument
+    return bool(IS_OPEN.search(first) or IS_ASKED.match(argument) or IS_ASKED.match(named))
 
 
 def _is_price(argument: str, number: Number) -> bool:

@@ -18,7 +18,7 @@ from rewards.language import (
     WellFormed,
 )
 from rewards.likelihood import ReferenceNll
-from rewards.outcome import Payoff
+from rewards.outcome import Payoff, SharedPayoff
 from rewards.preference import PreferenceReward
 from rewards.repetition import (
     ConversationRepetition,
@@ -64,6 +64,7 @@ REWARDS: dict[str, type] = {
     "self_overlap": SelfOverlap,
     "sentiment": Sentiment,
     "sentiment_transition": SentimentTransition,
+    "shared_payoff": SharedPayoff,
     "stopping": Stopping,
     "supportive": Supportive,
     "too_long": TooLong,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,15 +32,37 @@ class Payoff:
         return [_payoffs(conversation) for conversation in conversations]
 
 
-def _payoffs(conversation: Conversation) -> Scores:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedPayoff:
+    """What the environment says the roles won, as if they shared it.
+
+    Definition: the mean over the roles' payoffs in the outcome, on the last turn of each role that spoke.  It does not
+    apply on other turns, where no role has a payoff, and in conversations that failed or have no outcome yet.
+    Range: the environment's units, without bounds; 0 throughout in a zero-sum game.
+    Source: prosocial learners, Peysakhovich and Lerer 2018 (arXiv:1709.02865), with equal weights.
+    Exploit: one role gives everything away where that makes the sum no smaller; what a rule rewards but does not mean.
+    Guard: payoff (measure each role's own), KL control.
+    """
+
+    name: ClassVar[str] = "shared_payoff"
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Scores]:
+        """Return the mean payoffs in the environment's units."""
+        return [_payoffs(conversation, is_shared=True) for conversation in conversations]
+
+
+def _payoffs(conversation: Conversation, *, is_shared: bool = False) -> Scores:
     values = np.full(conversation.num_turns, np.nan, dtype=np.float32)  # [K]
     why = [""] * conversation.num_turns
     outcome = conversation.outcome
     if outcome is None or outcome.status == "failed":
         return Scores(values=values, why=tuple(why))
     last_turns = {turn.role: index for index, turn in enumerate(conversation.turns)}
+    paid = dict(outcome.payoff)
+    if is_shared and paid:
+        paid = dict.fromkeys(last_turns, math.fsum(paid.values()) / len(paid))
     for role, index in last_turns.items():
-        if role in outcome.payoff:
-            values[index] = outcome.payoff[role]
+        if role in paid:
+            values[index] = paid[role]
             why[index] = outcome.reason
     return Scores(values=values, why=tuple(why))

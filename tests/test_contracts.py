@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.chitchat import ChitChat
-from rewards.outcome import Payoff
+from rewards.outcome import Payoff, SharedPayoff
 from selfplay.contracts import check_env, check_generator, check_reward, play_scripted, sample_conversations
 from selfplay.dialog import Action, Conversation, Outcome, Scenario, Scores, Turn
 from selfplay.generate.scripted import ScriptedGenerator
@@ -426,6 +426,12 @@ def test_payoff_lands_on_the_last_turn_of_each_role():
     assert scores.why == ("", "goal_reached", "goal_reached")
 
 
+def test_shared_payoff_gives_each_role_the_mean():
+    scores = SharedPayoff().score([conversation_of("ann", "bob", "ann", payoff={"ann": 2.0, "bob": -3.0})])[0]
+    np.testing.assert_array_equal(scores.values, [np.nan, -0.5, -0.5])
+
+
+@pytest.mark.parametrize("reward", [Payoff(), SharedPayoff()])
 @pytest.mark.parametrize(
     "outcome",
     [
@@ -434,9 +440,9 @@ def test_payoff_lands_on_the_last_turn_of_each_role():
         Outcome(status="terminated", reason="leaving"),
     ],
 )
-def test_payoff_without_a_verdict_does_not_apply(outcome):
+def test_payoff_without_a_verdict_does_not_apply(outcome, reward):
     conversation = replace(conversation_of("ann", "bob", payoff={}), outcome=outcome)
-    assert np.isnan(Payoff().score([conversation])[0].values).tolist() == [True, True]
+    assert np.isnan(reward.score([conversation])[0].values).tolist() == [True, True]
 
 
 def test_payoff_of_some_roles_only_leaves_the_others_out():

@@ -98,13 +98,16 @@ GAME_COLUMNS = {
 GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "game/protocol_ok": "form kept"}
 # Each goes on from its own supervised start, which these commands made (see docs/results/games.md):
 #   sft from=scripted env=NAME out=runs/sft-NAME ...
+HAGGLE = ("model=sft-haggle", "env=haggle")
 DEAL = ("model=sft-deal", "env=deal", "env.max_turns=4")
+SHARED = ("rewards.payoff=0", "rewards.shared_payoff=1")
 GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     "pointing": ("model=sft-pointing", "env=pointing", "env.difficulty=easy"),
-    "haggle": ("model=sft-haggle", "env=haggle"),
+    "haggle": HAGGLE,
     "deal": DEAL,
-    # The same game and start, but each role is paid what both won, halved.
-    "deal_shared": (*DEAL, "rewards.payoff=0", "rewards.shared_payoff=1"),
+    # The same games and starts, but each role is paid what both won, halved.
+    "haggle_shared": (*HAGGLE, *SHARED),
+    "deal_shared": (*DEAL, *SHARED),
 }
 # Every seed has a random model of its own.
 SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {

@@ -27,7 +27,7 @@ from selfplay.dialog import Action, Conversation, Outcome, Reason, Scenario, Spl
 from selfplay.errors import UserError
 from selfplay.interfaces import GameSheet
 
-Terms = tuple[int, ...]  # a proposal in its speaker's words: how many of each item it keeps, or each issue's option
+Terms = tuple[int, ...]  # a proposal as who speaks sees it: how many of each item it keeps, or each issue's option
 
 MAX_STRIKES = 2  # messages of one role in a row against the rules that end the talks
 # Half of the greatest joint payoff: for items the mean over `item_pools` of the means over `item_values`, for issues
@@ -73,11 +73,11 @@ class Deal:
     Roles: `first` and `second` (items3), `recruiter` and `candidate` (issues8); the one named first begins.
     Ends: [accept] of the partner's open proposal ("agreement"); [walk] ("no_deal", by who walks); a role's second
     message in a row against the rules ("rule_violation", by it); otherwise "turn_limit".
-    Moves: `[propose] 2 books 1 hat 0 balls` is what its speaker would keep (a thing left out: none), `[propose] salary
+    Moves: `[propose] 2 books 1 hat 0 balls` is what who says it would keep (a thing left out: none), `[propose] salary
     3, bonus 1, ...` lists all eight issues.  A proposal replaces the one before, [reject] takes the partner's away, and
-    words without a move are legal talk.  Against the rules is a message that says nothing, has different moves, asks
-    for what there is not, can be read in several ways, or accepts or rejects where there is nothing to: it is no move,
-    the form is broken, and the talks go on.
+    words without a move are legal talk.  Against the rules is a message that says nothing, has different moves, denies
+    its move or asks about it, asks for what there is not, can be read in several ways, or accepts or rejects where
+    there is nothing to: it is no move, the form is broken (`at_fault` names by whom), and the talks go on.
     Payoff: the role's points by 10 (items3) or by 100 (issues8), from 0 to 1; without an agreement 0 to both.
     Chance: half of all points, where somebody accepts: 0.5 * (1 - 2 ** (1 - max_turns)).
     Best: half of the greatest joint points, on average (see BEST).
@@ -158,8 +158,9 @@ class Deal:
             status="terminated",
             reason=talks.reason or "turn_limit",
             by=talks.by,
-            protocol_ok=all(action.legal for action in talks.actions),
+            protocol_ok=not talks.at_fault,
             facts={
+                "at_fault": [role for role in self.roles if role in talks.at_fault],
                 "success": is_deal,
                 "points": dict(zip(self.roles, points, strict=True)),
                 "joint": sum(points),
@@ -275,6 +276,7 @@ class Talks:
     offered_by: str = ""
     asked: dict[str, Division] = field(default_factory=dict)  # role -> its first proposal
     proposed: dict[str, Division] = field(default_factory=dict)  # role -> its last proposal
+    at_fault: set[str] = field(default_factory=set)  # roles with a message against the rules
     strikes: dict[str, int] = field(default_factory=dict)  # role -> messages in a row against the rules
     reason: Reason | None = None  # None: they go on
     by: str | None = None
@@ -294,6 +296,7 @@ def _add(talks: Talks, role: str, reading: Reading, counts: Counts, *, is_first:
     talks.strikes[role] = talks.strikes.get(role, 0) + 1 if fault else 0
     value: Any = fault or None
     if fault:
+        talks.at_fault.add(role)
         if talks.strikes[role] == MAX_STRIKES:
             talks.reason, talks.by = "rule_violation", role
     elif reading.kind == "propose":

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envs.numbers import Number, numbers_in
-from envs.reading import Move, moves_in, plain, words_in
+from envs.reading import Move, has_condition, is_denied, moves_in, plain, words_in
 
 Counts = tuple[int, ...]  # how many there are of each item; (): the talks are about a job
 Pair = tuple[int, int]  # which thing, and how many of it or which option
@@ -34,12 +34,9 @@ MAX_ARGUMENT = 1000  # characters behind a move that are read: what is longer is
 KINDS = ("propose", "accept", "reject", "walk")
 HEAD = rf"\s*(?:{'|'.join(KINDS)})(?![^\W_])"
 OPEN = re.compile(rf"[\[({{<]{HEAD}")
+OTHER_PAIR = re.compile(rf"[\[({{](?!{HEAD})([^\[({{<\])}}>]*)[\])}}]")
 OTHER_BRACKET = re.compile(rf"[\[({{](?!{HEAD})")
 LESS_THAN = re.compile(rf"<(?!{HEAD})")
-FOLDED = re.compile(rf"[\[({{<]({HEAD})\s*[:=]?([^\[({{<\])}}>]*)[\])}}>]")
-CLOSED = re.compile(rf"\[{HEAD}\]")
-INTENT = "want|wish|going|to|yet|just|ever|really|simply|can|will|i"
-NEGATED = re.compile(rf"(?:n't|\b(?:not|never|cannot|nor))(?:\s+(?:{INTENT}))*\s*{OPEN.pattern}")
 MARKDOWN = str.maketrans(dict.fromkeys("*_`"))
 CLAUSE_END = re.compile(r"[;!?|/&\[\](){}]|[.,](?!\d)|(?<!\d)[.,]|\b(?:and|plus|while)\b")
 SENTENCE_END = re.compile(r"[.;!?\n]")
@@ -56,7 +53,6 @@ FILLERS = frozenset(
 JOB_FILLERS = frozenset(words_in("a an option options number no level at on to is be set date package days"))
 # What turns round, or makes uncertain, what was said before.
 TWISTS = frozenset(words_in("or not no nor less fewer more each apiece instead except unless without"))
-CONDITIONS = frozenset(words_in("if unless only except but"))
 POINTS = frozenset(words_in("point points pts"))
 # Amounts that depend on how many there are: all of them, and both where there are two.
 ALL, BOTH = -1, -2
@@ -72,7 +68,7 @@ class Reading:
     """
 
     kind: str  # one of KINDS, "talk" or "unclear"
-    pairs: tuple[Pair, ...] = ()  # in the speaker's words: of a proposal all things in order, of others what it names
+    pairs: tuple[Pair, ...] = ()  # as who speaks sees it: of a proposal all things in order, of others what it names
     fault: str = ""  # why it is no move; "": it is one
 
 
@@ -80,20 +76,22 @@ class Reading:
 def read_message(text: str, counts: Counts) -> Reading:
     """Return what a message says, where there are so many items; without counts it is about the issues of a job."""
     line = _one_line(text)
-    if len(OPEN.findall(line)) != len(CLOSED.findall(line)):
-        return Reading(kind="unclear", fault="a bracket is left open")
     moves = moves_in(line, KINDS)
+    if len(OPEN.findall(line)) != len(moves):
+        return Reading(kind="unclear", fault="a bracket is left open")
     if not moves:
         return Reading(kind="talk") if words_in(text) else Reading(kind="unclear", fault="it says nothing")
-    if NEGATED.search(line):
-        return Reading(kind="unclear", fault="it may mean the opposite")
-    readings = {_read_move(move, counts) for move in moves}
-    return readings.pop() if len(readings) == 1 else Reading(kind="unclear", fault="it has different moves")
+    reading, *others = {_read_move(move, counts) for move in moves}
+    if others:
+        return Reading(kind="unclear", fault="it has different moves")
+    if not reading.fault and is_denied(text, KINDS):
+        return Reading(kind="unclear", fault="it may mean the opposite, or ask")
+    return reading
 
 
 @functools.lru_cache(maxsize=8192)
 def wishes_in(text: str, counts: Counts) -> frozenset[int]:
-    """Return the things that a message names in a sentence about its speaker, before any move."""
+    """Return the things that a message names in a sentence about who speaks, before any move."""
     talk = OPEN.split(plain(text), maxsplit=1)[0]
     sentences = [words_in(sentence) for sentence in SENTENCE_END.split(talk)]
     own = [words for words in sentences if SELF.intersection(words) and not PARTNER.intersection(words)]
@@ -103,25 +101,32 @@ def wishes_in(text: str, counts: Counts) -> frozenset[int]:
 
 def _one_line(text: str) -> str:
     # A list may go over several lines, and what it is made of must not be lost.
-    lines = plain(text).translate(MARKDOWN).splitlines()
-    # Long runs of blanks would make the search for moves slow.
-    line = " , ".join(" ".join(line.split()) for line in lines)
-    line = LESS_THAN.sub("~", OTHER_BRACKET.sub(" , ", line))
-    return FOLDED.sub(r"[\1] \2 , ", line)
+    line = " , ".join(plain(text).translate(MARKDOWN).splitlines())
+    return LESS_THAN.sub("~", OTHER_BRACKET.sub(" , ", OTHER_PAIR.sub(r" , \1 , ", line)))
 
 
 def _read_move(move: Move, counts: Counts) -> Reading:
-    if len(move.argument) > MAX_ARGUMENT:
+    argument = " ".join(f"{move.argument} , {move.behind}".split())
+    if len(argument) > MAX_ARGUMENT:
         return Reading(kind=move.kind, fault="it is too long")
-    if move.kind == "propose":
-        return _read_proposal(move.argument, counts)
-    if move.argument.lstrip(" ,").startswith("?"):
-        return Reading(kind=move.kind, fault="it is a question")
-    return _read_acceptance(move.argument, counts) if move.kind == "accept" else Reading(kind=move.kind)
+    if move.kind == "accept":
+        return _read_acceptance(argument, counts)
+    if move.kind != "propose":
+        return Reading(kind=move.kind)
+    reading = _read_proposal(argument, counts)
+    # "[propose 2 books] 1 hat" may be a list that goes on, or another one.
+    if _begins_a_list(move.behind, counts) and reading.pairs != _read_proposal(move.argument, counts).pairs:
+        return Reading(kind=move.kind, fault="it goes on behind its bracket")
+    return reading
+
+
+def _begins_a_list(text: str, counts: Counts) -> bool:
+    first = next(iter(_tokens(text)), "")
+    return isinstance(first, Number) or first in AMOUNTS or first in _names(bool(counts))
 
 
 def _read_acceptance(argument: str, counts: Counts) -> Reading:
-    if CONDITIONS.intersection(words_in(argument)):
+    if has_condition(argument):
         return Reading(kind="accept", fault="it has a condition")
     named: list[Pair] = []
     for text in _clauses_of(argument):

@@ -42,8 +42,9 @@ class Haggle:
     makes another) or `[reject]`.  Talk without a move costs its turn.
     Ends: with an accepted offer ("agreement"), a rejection ("no_deal", by whom), after `max_turns` turns
     ("turn_limit"), or with the second message in a row of one role that is illegal ("rule_violation", by whom): two
-    different moves, an offer without one clear price, an acceptance of nothing or of another price.  After the first
-    illegal message the talk goes on, and protocol_ok is False.
+    different moves, a move denied or asked about, an offer without one clear price, an acceptance of nothing or of
+    another price, an answer with a condition.  After the first illegal message the talk goes on, protocol_ok is False
+    and `at_fault` names who broke the form.
     Payoff: with the zone from floor to ceiling, the seller gets (price - floor) / (ceiling - floor) and the buyer the
     rest, which sum to 1.  Who agreed beyond its limit gets -1, its partner 1 as at the limit itself.  No deal is 0
     for both; running out of turns -0.1 for both; breaking the form -0.5 for who did, 0 for the other.  In a scenario
@@ -128,8 +129,9 @@ class Haggle:
             status="terminated",
             reason=course.reason,
             by=course.by,
-            protocol_ok=all(action.legal for action in course.actions),
+            protocol_ok=not course.at_fault,
             facts={
+                "at_fault": [role for role in scenario.roles if role in course.at_fault],
                 **_facts_of_price(course.price, floor=floor, ceiling=ceiling),
                 "success": _is_success(course, floor=floor, ceiling=ceiling),
                 "offers": course.offers,
@@ -232,6 +234,7 @@ class _Course:
 
     actions: tuple[Action, ...]  # a turn
     offers: Mapping[str, list[float]]  # role -> its legal offers, in order
+    at_fault: frozenset[str]  # roles with an illegal message
     reason: Reason  # "turn_limit" also while the game goes on
     by: str | None = None
     price: float | None = None  # what was agreed
@@ -261,9 +264,12 @@ def _course(conversation: Conversation) -> _Course:
             offers[turn.role].append(action.value)
         elif action.legal and action.kind == "accept":
             reason, price = "agreement", action.value
-        elif action.kind == "reject":
+        elif action.legal and action.kind == "reject":
             reason, by = "no_deal", turn.role
-    return _Course(actions=tuple(actions), offers=offers, reason=reason, by=by, price=price)
+    at_fault = frozenset(
+        turn.role for turn, action in zip(conversation.turns, actions, strict=True) if not action.legal
+    )
+    return _Course(actions=tuple(actions), offers=offers, at_fault=at_fault, reason=reason, by=by, price=price)
 
 
 def _judged(action: Action, standing: float | None, list_price: int) -> Action:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 
 from envs.numbers import Number, numbers_in
-from envs.reading import Move, moves_in, plain
+from envs.reading import Move, has_condition, is_denied, moves_in, plain, words_in
 from selfplay.dialog import Action
 
 KINDS = ("offer", "accept", "reject")
 MAX_CHARACTERS = 2000  # a longer message is no offer that anybody would read
 # Wide and heavy brackets are brackets.
 BRACKETS = str.maketrans("［］【】〔〕｛｝（）＜＞：", "[][][]{}()<>:")  # noqa: RUF001
-_MOVE = rf"[\s*_`\"]*[\[(<{{]\s*(?:{'|'.join(KINDS)})(?![^\W_])"
-_ANSWER = r"[\s*_`\"]*[\[(<{]\s*(?:accept|reject)(?![^\W_])"
-# "I can't [accept] that" and "will you [accept]?" say the word and do not make the move.
-NOT_MEANT = re.compile(
-    rf"(?:(?<!\w)(?:not|never|cannot|cant|wont|dont)|n't){_MOVE}"
-    rf"|(?<!\w)(?:(?:can|could|will|would|do|did|should|if|when) you){_MOVE}"
-    rf"|(?<!\w)(?:please|you (?:can|could|may|must|should|will|would)){_ANSWER}"
-)
 # A number beside such words is a difference, a bound or a rate, and no price.
 NO_PRICE_BEFORE = re.compile(
     r"(?:(?<!\w)(?:plus|minus|add|by|up to|at least|at most|under|over|below|above|not|than|between|from|another"
@@ -33,9 +26,11 @@ NO_PRICE_AFTER = re.compile(
 )
 SENTENCE_END = re.compile(r"[.!;](?!\d)")
 MONEY = ("", "$", "£", "€", "¥")
-# "[accept] if you go to 50", "[reject] unless ..." and "[accept]?" settle nothing, and "[accept] not" takes it back.
-IS_OPEN = re.compile(r"(?<!\w)(?:if|unless|only|except|but|provided|not|never)(?!\w)")
+# "[accept] 120?" settles nothing, nor does "[accept] 120 but not today".
 IS_ASKED = re.compile(r"[\s\])}>*_`\"]*\?")
+NOTS = frozenset(("not", "never"))
+# What may stand between an offer inside a bracket and another price behind it: "[offer 120] or 130".
+BETWEEN_PRICES = re.compile(r"(?:(?:or|and|to|no|wait|rather|maybe|make it|say)(?!\w)|[\W_])*")
 # What may stand between an acceptance and the price that it names.
 LEAD = re.compile(r"(?:(?:at|for|your|the|my|last|offer|price|deal|of|is|it)(?!\w)|[\s:=,@-])*")
 
@@ -48,19 +43,18 @@ def read(text: str) -> Action:
     """
     if len(text) > MAX_CHARACTERS:
         return Action(kind="unclear", legal=False)
-    moves = moves_in(text.translate(BRACKETS), KINDS)
+    text = text.translate(BRACKETS)
+    moves = moves_in(text, KINDS)
     if not moves:
         return Action(kind="talk")
     kinds = {move.kind for move in moves}
-    if len(kinds) > 1 or NOT_MEANT.search(plain(text)):
-        return Action(kind="unclear", legal=False)
-    kind = kinds.pop()
-    if kind == "reject" or _is_open(kind, moves):
-        return Action(kind=kind, legal=not _is_open(kind, moves))
-    prices = {price_in(move.argument) if kind == "offer" else named_price(move.argument) for move in moves}
-    if len(prices) > 1 or (kind == "offer" and None in prices):
+    kind = kinds.pop() if len(kinds) == 1 else "unclear"
+    if kind == "unclear" or _is_open(kind, moves):
         return Action(kind=kind, legal=False)
-    return Action(kind=kind, value=prices.pop())
+    prices = {_price_of(move) for move in moves}
+    if len(prices) > 1 or (kind == "offer" and None in prices) or (kind != "reject" and any(map(_goes_on, moves))):
+        return Action(kind=kind, legal=False)
+    return Action(kind="unclear", legal=False) if is_denied(text, KINDS) else Action(kind=kind, value=prices.pop())
 
 
 def price_in(argument: str) -> float | None:
@@ -82,16 +76,41 @@ def named_price(argument: str) -> float | None:
     return _money(numbers[0].value)
 
 
+def _price_of(move: Move) -> float | None:
+    if move.kind == "reject":
+        return None
+    return price_in(move.argument) if move.kind == "offer" else named_price(move.argument)
+
+
 def _is_open(kind: str, moves: Sequence[Move]) -> bool:
     """Whether what stands behind an answer makes it a condition or a question, or takes it back."""
-    return kind != "offer" and any(_leaves_open(move.argument) for move in moves)
+    return kind != "offer" and any(_leaves_open(f"{move.argument} {move.behind}") for move in moves)
 
 
 def _leaves_open(argument: str) -> bool:
     first = SENTENCE_END.split(plain(argument), maxsplit=1)[0]
     price = numbers_in(argument)
     named = argument[price[0].end :] if named_price(argument) is not None else argument
-    return bool(IS_OPEN.search(first) or IS_ASKED.match(argument) or IS_ASKED.match(named))
+    is_open = has_condition(first) or not NOTS.isdisjoint(words_in(first))
+    return is_open or bool(IS_ASKED.match(named))
+
+
+def _goes_on(move: Move) -> bool:
+    """Whether what stands behind a price inside the bracket changes it: "[offer 120] 130", "[offer 20] % off"."""
+    inside = numbers_in(move.argument)
+    if not inside or not move.behind:
+        return False
+    whole = f"{move.argument} {move.behind}"
+    numbers = numbers_in(whole)[len(inside) - 1 :]
+    # Behind "[offer 120]" the word "hundredths" leaves no number at all.
+    if not numbers or numbers[0].value != inside[-1].value or not _is_price(whole, numbers[0]):
+        return True
+    listed = itertools.takewhile(lambda pair: _is_next(whole, *pair), itertools.pairwise(numbers))
+    return any(number.value != numbers[0].value for _, number in listed)
+
+
+def _is_next(text: str, number: Number, other: Number) -> bool:
+    return BETWEEN_PRICES.fullmatch(plain(text[number.end : other.start])) is not None
 
 
 def _is_price(argument: str, number: Number) -> bool:

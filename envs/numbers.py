@@ -10,7 +10,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from envs.reading import QUOTES
@@ -18,13 +18,15 @@ from envs.reading import QUOTES
 UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-SCALES = {"dozen": 12, "thousand": 1000, "grand": 1000, "million": 1_000_000}
+SMALL_NUMBERS = (*UNITS, *TEENS)  # each at the place that it names
+SCALES = {"dozen": 12, "score": 20, "thousand": 1000, "grand": 1000, "million": 1_000_000}
+SCALES |= {f"{word}s": value for word, value in SCALES.items() if word != "grand"}
+HUNDREDS = ("hundred", "hundreds")
 CARDINALS: dict[str, tuple[str, int]] = {  # word -> its kind and value
-    **{word: ("unit", value) for value, word in enumerate(UNITS)},
-    **{word: ("teen", value) for value, word in enumerate(TEENS, start=10)},
+    **{word: ("unit" if value < 10 else "teen", value) for value, word in enumerate(SMALL_NUMBERS)},
     **{word: ("tens", value) for value, word in zip(range(20, 100, 10), TENS, strict=True)},
     "fourty": ("tens", 40),
-    "hundred": ("hundred", 100),
+    **dict.fromkeys(HUNDREDS, ("hundred", 100)),
     **{word: ("scale", value) for word, value in SCALES.items()},
 }
 FOLLOWS = {  # kind -> what may stand behind it in one number; "" is the beginning
@@ -60,7 +62,7 @@ SIGN_BEFORE = re.compile(rf"(?:(?:^|\W)[-\u2212](?:[{SIGNS}][ \t]?)?|{START}(?:m
 UNIT_BEFORE = re.compile(rf"(?:{START}(?:us\$|usd|gbp|eur|jpy)|[{SIGNS}])[ \t]?$")
 _UNIT_NAMES = "|".join(map(re.escape, sorted(UNIT_OF, key=len, reverse=True)))
 UNIT_AFTER = re.compile(rf"[ \t-]?(?P<unit>{_UNIT_NAMES}){END}")
-SCALE_AFTER = re.compile(rf"[ \t-]?(?P<scale>k|hundred|{'|'.join(SCALES)}){END}")
+SCALE_AFTER = re.compile(rf"[ \t-]?(?P<scale>k|{'|'.join([*HUNDREDS, *SCALES])}){END}")
 _WORD = rf"(?:{'|'.join(sorted(CARDINALS, key=len, reverse=True))})(?![^\W_]|'[a-z])"
 WORD = re.compile(_WORD)
 # Number words that only a space, a hyphen, or an "and" behind a hundred or a thousand divides.
@@ -70,14 +72,21 @@ RUN = re.compile(
     rf"{_WORD}(?:(?:(?:(?<=hundred)|(?<=thousand)|(?<=million))[ \t-]and[ \t-]|[ \t]+|-){_WORD})*"
 )
 POSSESSIVE = re.compile(r"'[a-z]")
-ORDINALS = (
-    "first|second|third|quarter|half|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+PARTS = (  # ordinals that also name a part
+    "third|quarter|half|halve|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
     "|(?:thir|four|fif|six|seven|eigh|nine)teenth|(?:twen|thir|for|fif|six|seven|eigh|nine)tieth|hundredth|thousandth"
 )
-ORDINAL_AFTER = re.compile(rf"[ \t-]+(?:and[ \t-]+)?(?:{ORDINALS})s?{END}")
-FRACTION_AFTER = re.compile(rf"[ \t-]+(?:halves|thirds|quarters|fourths|fifths|eighths|tenths){END}")
+ORDINAL_AFTER = re.compile(rf"[ \t-]+(?:and[ \t-]+)?(?:first|second|{PARTS})s?{END}")
+PART_AFTER = re.compile(rf"[ \t-]+(?:(?:{PARTS})s?|tens){END}")
+POINT_WORD_BEFORE = re.compile(rf"[ \t-]*{START}point[ \t-]+$")
 HALF_AFTER = re.compile(rf"[ \t-]+and[ \t-]+(?:a|one)[ \t-]+(?P<half>half){END}")
-HALF_BEFORE = re.compile(rf"{START}(?P<half>half)(?:[ \t-]+(?:of|a|an|the|my|your))*[ \t-]*$")
+# "half 120", "a third of 120", "\u00bd 120" and "120 \u00bd"; "the third, 120" counts offers.
+FRACTION_SIGNS = "\u00bc-\u00be\u2150-\u215e"
+HALF_BEFORE = re.compile(
+    rf"(?P<half>{START}(?:half|(?:{PARTS})s?(?=[ \t-]+of[ \t-]))|[{FRACTION_SIGNS}])"
+    r"(?:[ \t-]+(?:of|a|an|the|my|your))*[ \t-]*$"
+)
+SIGN_AFTER = re.compile(rf"[ \t-]+(?P<half>[{FRACTION_SIGNS}])")
 # "this one", "the red one" and "one of them" point at something; "number one" and "the price is one" count.
 ONE_POINTS_BEFORE = re.compile(
     rf"{START}(?:the|this|that|these|those|which|no|any|some|every|each|another|other|a|an|my|your)[ \t-]+"
@@ -104,16 +113,19 @@ def numbers_in(text: str) -> tuple[Number, ...]:
     """Return the numbers of a text, in order.
 
     Read are "1,200.50", "1.2k", "$120", "120 dollars", "£80", digits of any script, "one hundred and twenty", "a
-    hundred", "2 hundred" and "no. 3".  Ordinals ("first", "3rd") are no numbers, nor is "half"; beside a number ("two
-    and a half", "half of 80") it is a second one, 0.5, since the text then means another amount than the number says.
+    hundred", "2 hundred", "four score" and "no. 3".  Ordinals ("first", "3rd") and parts ("120 hundredths") are no
+    numbers, nor is "half"; beside a number ("two and a half", "half of 80", "a third of 90", "½ 80") it is a second
+    one, 0.5 whatever the part, since the text then means another amount than the number says.  "point five" and ".5"
+    are no numbers, and "three point five" is two.
     "one" behind "this", "the red" and their like is no number either.
     """
     line, places = _plain(text)
     digits = tuple(_in_digits(line))
     # "hundred" belongs to the digits in "2 hundred and fifty".
     taken = {place for number in digits for place in range(number.start, number.end)}
-    words = (number for number in _in_words(line) if number.start not in taken)
-    numbers = sorted([*digits, *words], key=lambda number: number.start)
+    words = tuple(number for number in _in_words(line) if number.start not in taken)
+    ends = {number.end for number in digits} | {number.end for number in words}
+    numbers = [number for number in (*digits, *words) if not _is_decimals(line, number, ends)]
     halves = {half.start: half for number in numbers for half in _halves(line, number)}
     found = list(_apart(sorted([*numbers, *halves.values()], key=lambda number: number.start)))
     if places is None:
@@ -192,10 +204,10 @@ def _amount(part: str, *, start: int) -> Number | None:
 
 def _completed(line: str, number: Number) -> Iterator[Number]:
     """Yield the amount with the scale and the unit around it; nothing for "2 thirds" and the "80's"."""
-    if FRACTION_AFTER.match(line, number.end) or POSSESSIVE.match(line, number.end):
+    if PART_AFTER.match(line, number.end) or POSSESSIVE.match(line, number.end):
         return
     if scale := SCALE_AFTER.match(line, number.end):
-        factor = {"k": 1000, "hundred": 100, **SCALES}[scale["scale"]]
+        factor = {"k": 1000, **dict.fromkeys(HUNDREDS, 100), **SCALES}[scale["scale"]]
         number = replace(number, value=round(number.value * factor, 6), end=scale.end())
     yield _with_unit(line, number)
 
@@ -266,9 +278,19 @@ def _of_word(word: re.Match[str]) -> Number:
     return Number(value=float(CARDINALS[word[0]][1]), start=word.start(), end=word.end(), unit="")
 
 
+def _is_decimals(line: str, number: Number, ends: Set[int]) -> bool:
+    """Whether a number stands behind a "point" that no number stands before."""
+    offset = max(0, number.start - LOOK_BEHIND)
+    point = POINT_WORD_BEFORE.search(line[offset : number.start])
+    return point is not None and offset + point.start() not in ends
+
+
 def _halves(line: str, number: Number) -> Sequence[Number]:
     offset = max(0, number.start - LOOK_BEHIND)
-    found = ((0, HALF_AFTER.match(line, number.end)), (offset, HALF_BEFORE.search(line[offset : number.start])))
+    found = (
+        (0, HALF_AFTER.match(line, number.end) or SIGN_AFTER.match(line, number.end)),
+        (offset, HALF_BEFORE.search(line[offset : number.start])),
+    )
     return [
         Number(value=0.5, start=place + match.start("half"), end=place + match.end("half"), unit="")
         for place, match in found

@@ -20,6 +20,33 @@ VOWELS = "aeiou"
 MOVE = r"[\[(<{{][^\S\n]{{0,9}}(?P<kind>{kinds})(?P<inside>[^\[\](){{}}<>\n]*)[\])>}}]"
 BRACKETS = str.maketrans(dict.fromkeys("[](){}<>", " "))
 AROUND = " \t*_:=\"'"  # what may stand around an argument
+MARKS = str.maketrans(dict.fromkeys('*_`"', " "))  # of emphasis and of quotation
+CONDITIONS = frozenset(("if", "unless", "only", "except", "but", "provided"))
+LOOK_BEHIND = 90  # characters before a move that say whether it is meant
+
+# What may stand between a word that denies or asks, and the move; each text is made of these in one way only.
+_READY = "able|willing|ready|prepared|happy|going"
+_TO = rf"(?:want|wish|like|love|need|have|try|dare|plan|intend|agree|{_READY})(?: (?:me|us|you))? to"
+_FILL = rf"{_TO}|to|just|ever|even|really|simply|now|then|also|maybe|perhaps|please|kindly|already|yet|still|always"
+_AUXILIARY = "can|could|will|would|shall|should|may|might|must|do|does|did"
+_NOT = rf"(?:(?<!why )not|never|nor|cannot|(?:{_AUXILIARY}|ca|wo|sha|ai|is|are|was|were|need|have|has|had)n'?t)"
+_UNSURE = (
+    r"sure(?= (?:if|whether|that|i|we|to) )|(?:want|like)(?! (?:(?:me|us|you) )?to )|if|whether|that|think|believe"
+)
+# "I can't yet [accept]", "I refuse to [accept]": what is said right before a move that is not made.
+DENIES_BEFORE = re.compile(
+    rf"(?<!\w)(?:{_NOT}(?:\s+(?:{_FILL}|{_UNSURE}|say|mean|a|an|the|any|i|we|be|{_AUXILIARY}))*"
+    rf"|(?:refuse|decline|unable|unwilling) to(?:\s+(?:{_FILL}))*|instead of|rather than)[\s']*$"
+)
+# "should I [guess]", "if you [accept]", "you could [accept]", "please [accept]".
+ASKS_BEFORE = re.compile(
+    rf"(?<!\w)(?:(?:{_AUXILIARY}|am|are|if|whether|when|unless|until|once|before|after|hope|wish|let) (?:i|we|you|they)"
+    rf"(?:\s+(?:{_AUXILIARY}))?|you (?:{_AUXILIARY}|to)|(?:want|need|like|ask|beg) you|whether to|please|kindly)"
+    rf"(?:\s+(?:{_FILL}|be(?= (?:{_READY}) )))*[\s']*$"
+)
+REVOKED_BEHIND = re.compile(r"(?:[ ,:=\])}>'\u2013\u2014-]|\.\.+)*(?:not|never)(?!\w)")
+REVOKED_AT_END = re.compile(r"(?<!\w)(?<!why )(?<!or )not\W*$")  # "why not" and "or not" take nothing back
+ASKED_BEHIND = re.compile(r"[ ,:=\])}>'.!-]*\?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +58,7 @@ class Move:
 
     kind: str  # as the game writes it, in lower case
     argument: str  # what stands inside the bracket behind the kind, or else behind the bracket on its line; may be ""
+    behind: str = ""  # what stands behind the bracket on its line where the argument is inside: "[offer 120] or 130"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -87,7 +115,7 @@ def moves_in(text: str, kinds: Sequence[str]) -> tuple[Move, ...]:
     """Return the bracketed moves of a message, in order, each as often as it stands there.
 
     Read are ``[offer] 120``, ``[offer 120]``, ``[Offer: 120]``, ``(offer) 120``, ``[offer] [120]`` and
-    ``**[offer]** 120``.
+    ``**[offer]** 120``.  Whether a move is meant says `is_denied`.
     """
     return _moves_in(text, tuple(kinds))
 
@@ -103,6 +131,49 @@ def only_move(text: str, kinds: Sequence[str]) -> Move | None:
     return moves[0] if len(different) == 1 else None
 
 
+def is_denied(text: str, kinds: Sequence[str]) -> bool:
+    """Whether a bracketed move of a message is negated, taken back at once, or asked about instead of made.
+
+    Negated: "I do not [guess] cat", "I can't **[accept]** that", "I am not sure I can [accept]", "I refuse to
+    [accept]".  Taken back: "[accept] not", "[guess cat], not", "[guess] not a cat".  Asked about, or asked of the
+    other: "Should I [guess] cat?", "May I [offer] 120?", "will you [accept]?", "if you [accept]", "you could [accept]",
+    "please [accept]", "[accept]?".
+
+    Made are moves whose argument is a question or part of one ("[guess] is it a cat?", "[guess] cat?", "Would you take
+    [offer] 120?", "Is it [guess] cat?"), proposals ("Why not [guess] cat?"), and whatever a comma or a full stop parts
+    from the word that denies or asks ("I am not sure, [guess] cat").  One denied move denies the message.
+    """
+    return _is_denied(text, tuple(kinds))
+
+
+def has_condition(text: str) -> bool:
+    """Whether a text says "if", "unless", "only", "except", "but" or "provided"; "not" is no condition."""
+    return not CONDITIONS.isdisjoint(words_in(text))
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_denied(text: str, kinds: tuple[str, ...]) -> bool:
+    lines = (" ".join(line.split()) for line in plain(text).translate(MARKS).splitlines())
+    line = "\n".join(filter(None, lines))
+    matches = list(_move_pattern(kinds).finditer(line))
+    starts, ends = [match.start() for match in matches], [match.end() for match in matches]
+    spans = zip(matches, [0, *ends[:-1]], [*starts[1:], len(line)], strict=False)
+    return any(
+        _is_not_made(
+            line[max(start, match.start() - LOOK_BEHIND) : match.start()], match["inside"], line[match.end() : end]
+        )
+        for match, start, end in spans
+    )
+
+
+def _is_not_made(before: str, inside: str, after: str) -> bool:
+    behind = after.partition("\n")[0]
+    is_denied_before = DENIES_BEFORE.search(before) or ASKS_BEFORE.search(before)
+    is_revoked = REVOKED_BEHIND.match(inside) or REVOKED_BEHIND.match(behind) or REVOKED_AT_END.search(behind)
+    is_asked = ASKED_BEHIND.match(behind if not inside.strip(AROUND) else inside)
+    return bool(is_denied_before or is_revoked or is_asked)
+
+
 @functools.lru_cache(maxsize=4096)
 def _moves_in(text: str, kinds: tuple[str, ...]) -> tuple[Move, ...]:
     text = text.translate(QUOTES)
@@ -112,7 +183,9 @@ def _moves_in(text: str, kinds: tuple[str, ...]) -> tuple[Move, ...]:
     for match, end in zip(matches, ends, strict=False):  # without a match there is an end all the same
         # An argument behind the bracket ends with its line, or where the next move begins.
         after = text[match.end() : end].partition("\n")[0].translate(BRACKETS).strip(AROUND)
-        found.append(Move(kind=match["kind"].casefold(), argument=match["inside"].strip(AROUND) or after))
+        inside = match["inside"].strip(AROUND)
+        argument, behind = (inside, after) if inside else (after, "")
+        found.append(Move(kind=match["kind"].casefold(), argument=argument, behind=behind))
     return tuple(found)
 
 

@@ -82,6 +82,7 @@ def test_outcome_of_a_deal_in_the_zone_is_success_with_all_its_numbers():
     assert (outcome.reason, outcome.by, outcome.protocol_ok) == ("agreement", None, True)
     assert outcome.payoff == {"seller": 0.75, "buyer": 0.25}
     assert outcome.facts == {
+        "at_fault": [],
         "success": True,
         "agreement": True,
         "price": 150,
@@ -142,6 +143,27 @@ def test_illegal_messages_of_two_roles_or_not_in_a_row_do_not_end_the_game():
     assert Haggle().next_role(said("[accept]", "Hm?", "[offer] 150", "Hm?", "[offer] x")) == "buyer"
 
 
+def test_a_rejection_with_a_condition_is_illegal_and_ends_nothing():
+    texts = ("[offer] 150", "[reject] unless you go to 130")
+    assert Haggle().next_role(said(*texts)) == "seller"
+    assert end_of(*texts).facts["at_fault"] == ["buyer"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "at_fault"),
+    [
+        (("[offer] 150", "[accept]"), []),
+        (("[accept]", "[offer] 150"), ["seller"]),
+        (("[accept]", "[offer] x", "[offer] 150"), ["seller", "buyer"]),
+        (("Hm.", "[accept]", "[accept]", "[accept]"), ["seller", "buyer"]),
+    ],
+)
+def test_outcome_names_the_roles_that_broke_the_form_in_the_order_of_the_scenario(texts, at_fault):
+    outcome = end_of(*texts)
+    assert outcome.facts["at_fault"] == at_fault
+    assert outcome.protocol_ok == (not at_fault)
+
+
 def test_accept_takes_the_last_legal_offer_of_the_partner():
     assert end_of("[offer] 200", "[offer] 130", "[offer] 150", "Well.", "I mean it.", "[accept]").facts["price"] == 150
     assert end_of("[offer] 150", "Hm.", "[offer] 130 or 140", "[accept]").facts["price"] == 150
@@ -165,6 +187,10 @@ def test_accept_without_an_offer_of_the_partner_is_illegal():
         ("[accept: 140]", False),
         ("[accept] at 140 dollars", False),
         ("[accept] 150 [accept] 140", False),
+        ("[accept 150] 140", False),
+        ("[accept 150] if you bring it", False),
+        ("[accept 150] thanks", True),
+        ("I cannot [accept] 150", False),
     ],
 )
 def test_accept_of_a_named_price_must_name_the_offer(text, is_legal):
@@ -192,6 +218,34 @@ ADVERSARIAL = [
     ("[offer] 120 [offer] $120.00", "offer", 120, True),
     ("[offer] 99.50", "offer", 99.5, True),
     ("Would you take [offer] 120?", "offer", 120, True),
+    ("[offer 120] 120", "offer", 120, True),
+    ("[offer 120] dollars", "offer", 120, True),
+    ("[offer $120], 120 dollars", "offer", 120, True),
+    ("[offer 120] is my last word, 2 days only", "offer", 120, True),
+    ("[offer 120]?", "offer", 120, True),
+    ("Why not [offer] 120?", "offer", 120, True),
+    ("I can't do better than [offer] 120", "offer", 120, True),
+    ("[offer 120] 130", "offer", None, False),
+    ("[offer: 120], $130", "offer", None, False),
+    ("[offer 120] or 130", "offer", None, False),
+    ("[offer 120] no, 130", "offer", None, False),
+    ("[offer one hundred] twenty", "offer", None, False),
+    ("[offer 120] k", "offer", None, False),
+    ("[offer 120] hundredths", "offer", None, False),
+    ("[offer 20] less", "offer", None, False),
+    ("[offer 20] % off", "offer", None, False),
+    ("[offer 120] 120 130", "offer", None, False),
+    ("[offer 120] or more", "offer", None, False),
+    ("[offer] \u00bd 120", "offer", None, False),
+    ("[offer] point five", "offer", None, False),
+    ("[offer] 120 hundredths", "offer", None, False),
+    ("[offer] four score", "offer", 80, True),
+    ("I would never [offer] 120", "unclear", None, False),
+    ("Should I [offer] 120?", "unclear", None, False),
+    ("I am not sure I can [accept] that", "unclear", None, False),
+    ("I do not want to [reject]", "unclear", None, False),
+    ("I can't" + " " * 1500 + "[accept]", "unclear", None, False),
+    ("[accept], not!", "accept", None, False),
     ("[offer] 120 or 130", "offer", None, False),
     ("[offer] 120-130", "offer", None, False),
     ("[offer] 120 then [offer] 130", "offer", None, False),
@@ -220,7 +274,7 @@ ADVERSARIAL = [
     ("I can't [accept] that", "unclear", None, False),
     ("I can\u2019t [accept] that", "unclear", None, False),
     ("I will never **[accept]** it", "unclear", None, False),
-    ("Will you [accept]?", "unclear", None, False),
+    ("Will you [accept]?", "accept", None, False),
     ("Please [accept]", "unclear", None, False),
     ("Can you [offer] 120?", "unclear", None, False),
     ("[offer] 120 " + "very " * 500, "unclear", None, False),
@@ -302,8 +356,8 @@ def test_scripted_player_answers_anything_within_its_limit(role, text):
     env = Haggle(max_turns=8, first="buyer" if role == "seller" else "seller")
     scenario = replace(BIKE, roles=env.roles)
     conversation = said(scenario=scenario)
-    while (speaker := env.next_role(conversation)) is not None:
-        spoken = env.scripted(conversation, role) if speaker == role else text
+    while (next_role := env.next_role(conversation)) is not None:
+        spoken = env.scripted(conversation, role) if next_role == role else text
         conversation = said(*(turn.text for turn in conversation.turns), spoken, scenario=scenario)
     outcome = env.outcome(conversation)
     assert outcome.payoff[role] >= -0.1

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from envs.reading import Move, forms_of, moves_in, only_move, says, words_in
+from envs.reading import Move, forms_of, has_condition, is_denied, moves_in, only_move, says, words_in
 
 KINDS = ("offer", "accept", "reject")
 
@@ -27,7 +27,23 @@ KINDS = ("offer", "accept", "reject")
     ],
 )
 def test_only_move_reads_many_forms_of_one_move(text, argument):
-    assert only_move(text, KINDS) == Move(kind="offer", argument=argument)
+    move = only_move(text, KINDS)
+    assert (move.kind, move.argument) == ("offer", argument)
+
+
+@pytest.mark.parametrize(
+    ("text", "argument", "behind"),
+    [
+        ("[offer 120] 130", "120", "130"),
+        ("**[Offer: 120]**, or (130)?\nBye", "120", ", or  130 ?"),
+        ("[offer 120] [accept]", "120", ""),
+        ("[offer] 120 130", "120 130", ""),
+        ("[offer 120]", "120", ""),
+        ("[offer]", "", ""),
+    ],
+)
+def test_moves_say_what_stands_behind_an_argument_inside_the_bracket(text, argument, behind):
+    assert moves_in(text, KINDS)[0] == Move(kind="offer", argument=argument, behind=behind)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +75,152 @@ def test_moves_in_a_long_text_take_time_in_proportion_to_it(text):
     moves_in(text, KINDS)
     # Ten thousand times what it takes here would still pass; a pattern that tries every split would need hours.
     assert time.process_time() - start < 60.0
+
+
+MOVES = ("guess", "accept", "offer", "reject", "select", "walk", "propose")
+DENIED = [
+    "I do not [guess] cat",
+    "I don\u2019t [guess] cat",
+    "I can't **[accept]** that",
+    "never [offer] 120",
+    "I will **not** [accept]",
+    "I do not want to [accept] that",
+    "I won't be able to [accept]",
+    "I am not going to [accept]",
+    "I am not sure if I should [accept]",
+    "I'm not sure I can [accept]",
+    "I don't think I can [accept] this",
+    "It is not [guess] a cat",
+    "I dont [accept]",
+    "I refuse to [accept]",
+    "I am unable to [accept] that.",
+    "Not [guess] cat",
+    "[accept] not",
+    "[accept], not!",
+    "[accept] ... NOT",
+    "[accept not]",
+    "[guess cat] not",
+    "[guess cat], not.",
+    "[guess] not a cat",
+    "[guess] cat. Not!",
+    "Should I [guess] cat?",
+    "Should I now [guess] cat?",
+    "May I [offer] 120?",
+    "will you [accept]?",
+    "Would you please [accept] it",
+    "Would you like to [accept]?",
+    "Do you want to [accept]?",
+    "can you [offer] 120?",
+    "[accept]?",
+    "[accept] ?",
+    "**[accept]**? Hm.",
+    "[accept?]",
+    "(accept)?!",
+    "Please [accept]",
+    "You should [select] Anna",
+    "You can [accept]",
+    "I hope you [accept]",
+    "I want you to [accept] this.",
+    "I do not know whether to [accept]",
+    "If you [accept], I give you the lamp.",
+    "What if I [guess] cat?",
+    "I do not\n[accept]",
+    "I do not [accept] that. [accept]",
+    "Why not [accept]?",
+    "I would rather go than [accept]? [accept]?",
+    "WILL YOU (ACCEPT)",
+    'I cannot "[accept]"',
+    "I shouldn't [guess: cat]",
+    "Shall we [accept]?",
+    "Before I [accept], a question",
+    "I wouldn\u2019t [accept] it",
+    "Never ever [accept]",
+    "instead of [accept]",
+]
+MADE = [
+    "[guess] is it a cat?",
+    "[guess] cat?",
+    "[guess cat]?",
+    "[guess: cat?]",
+    "Is it [guess] cat?",
+    "Would you take [offer] 120?",
+    "Would you like [offer] 120?",
+    "Do you want [offer] 120?",
+    "Why not [guess] cat?",
+    "Why not just [offer] 120?",
+    "I am not sure, [guess] cat",
+    "Not sure: [guess] cat",
+    "I do not know. [guess] cat",
+    "I can't go lower than [offer] 120",
+    "I could not resist. [accept]",
+    "I cannot but [accept]",
+    "No, [guess] cat",
+    "No [reject]",
+    "Thank you [accept]",
+    "I have others asking, but for you [offer] 120",
+    "[accept] why not",
+    "[guess] cat, believe it or not",
+    "[accept]. Not bad!",
+    "[accept]\nNot bad at all",
+    "Not with me. [walk]",
+    "Will you take it? [offer] 120",
+    "Are you sure? [accept]",
+    "A knot. [guess] knot",
+    "[guess] knot",
+    "[guess] cat, not dog",
+    "[guess] cannot",
+    "I do not like dogs, so [guess] cat",
+    "Should I? Yes, [guess] cat",
+    "[accept] Will you come today?",
+    "The best I can give you would be [offer] 120",
+    "You asked for less. [offer] 120",
+    "I can [accept] that",
+    "I will [accept]",
+    "So I [accept] your price",
+    "I'd like to [offer] 120",
+    "Let me [guess] cat",
+    "I want to [guess] cat",
+    "not a move",
+]
+
+
+@pytest.mark.parametrize("text", DENIED)
+def test_is_denied_of_a_move_that_is_negated_or_asked_about(text):
+    assert is_denied(text, MOVES)
+
+
+@pytest.mark.parametrize("text", MADE)
+def test_is_denied_of_a_move_that_is_made_is_false(text):
+    assert not is_denied(text, MOVES)
+
+
+def test_is_denied_looks_at_moves_of_the_kinds_alone():
+    assert is_denied("I can't [accept], [offer] 120", ("accept",))
+    assert not is_denied("I can't [accept], [offer] 120", ("offer",))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_denied_there"),
+    [
+        ("I do not" + " " * 100_000 + "[accept]", True),
+        ("not " * 20_000 + "[accept]", True),
+        ("[accept] not " * 20_000, True),
+        ("[accept] " + "not!" * 20_000 + "a", True),
+        (("so not " + "want to be able to " * 4 + "x [accept] ") * 1000, False),
+        ("[accept" + " " * 100_000, False),
+        ("[accept]" + ".,:" * 40_000, False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_is_denied_of_a_long_text_takes_no_time(text, is_denied_there):
+    start = time.process_time()
+    assert is_denied(text, MOVES) == is_denied_there
+    assert time.process_time() - start < 2.0
+
+
+def test_has_condition_finds_whole_words():
+    assert has_condition("Yes, IF you go to 50")
+    assert not has_condition("a gift, not butter")
 
 
 def test_says_finds_whole_words_and_their_inflections():

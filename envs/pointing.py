@@ -10,6 +10,7 @@ from envs.alternation import last_heard, whose_turn
 from envs.drawing import move_draw
 from envs.pointing_positions import MAX_OPTIONS, Difficulty, friends_of, objects_of
 from envs.pointing_scripts import (
+    FIRST_KNOWN,
     FOUND,
     KNOWN,
     best_matches,
@@ -22,7 +23,7 @@ from envs.pointing_scripts import (
     tell_names,
     tell_rows,
 )
-from envs.pointing_selection import has_selection, selection_in, tokens_of
+from envs.pointing_selection import CHOSEN, has_selection, heard_of, selection_in, tokens_of
 from selfplay.dialog import Action, Conversation, Outcome, Reason, Scenario, Split
 from selfplay.errors import UserError
 from selfplay.interfaces import GameSheet
@@ -44,12 +45,17 @@ class Pointing:
     target; it describes, and the picker selects.  mutual_friend: `first` and `second` each know K people, exactly one
     person is the same in both tables, and both must select that one.  A selection is ``[select] 2`` of objects,
     ``[select] Anna`` of people, or a description that fits one entry of the own list alone.
-    Ends: when all who must select have selected right ("goal_reached"); with the first wrong selection ("gave_up");
-    with a selection that names no entry, or more than one, or is the guide's ("rule_violation"); after `max_turns`
-    turns ("turn_limit", and the form is broken: whoever must select does so in its last message at the latest).
+    Secrecy: mutual_friend: both select as if at once.  The partner hears the words around a selection, and in its
+    place "(has chosen)"; the game goes on, right or wrong, until both have selected.  What was selected stands.
+    Ends: when all who must select have done so ("goal_reached" if all are right, else "gave_up" by the first who is
+    wrong); with a selection that names no entry, or more than one, or is denied or asked about, or differs from the
+    role's earlier one, or is the guide's ("rule_violation"); after `max_turns` turns ("turn_limit", and the form is
+    broken: whoever must select does so in its last message at the latest).
     Payoff: the same for both: 1 if the goal is reached, less word_cost for each word of a message beyond the twelfth,
     at least 0.5; else 0.
-    Chance: target 1/K.  mutual_friend 1/K^2: both draw a name of their own, without regard to the other.
+    Chance: target 1/K.  mutual_friend 1/K^2: both draw a name of their own, without regard to the other.  Words are
+    free, so that two who agree on a name without comparing, as when one follows what the other says, have 1/K: compare
+    players that talk with that.  Of a selection itself there is nothing to follow.
     Best: 1.
     Source: target after the reference game of clembench (Chalamalasetti et al. 2023, arXiv:2305.13455),
     mutual_friend after MutualFriends (He et al. 2017, arXiv:1704.07130); objects, people and the price of words are
@@ -122,39 +128,43 @@ class Pointing:
         people = "; ".join("{} ({}, {}, {})".format(*entry.split()) for entry in own)
         return (
             f"You know {people}. Your partner knows {len(own)} people too, and one of yours is the same person, with "
-            f"the same details. Compare in short sentences. Within {self._turns // 2} messages, name the person: "
-            f"[select] {own[0].split()[0]}"
+            f"the same details. Compare in short sentences. Within {self._turns // 2} messages, name the person, which "
+            f"your partner cannot hear: [select] {own[0].split()[0]}"
         )
 
     def hears(self, conversation: Conversation, role: str) -> str:
-        """Return the partner's last message."""
-        return last_heard(conversation, role)
+        """Return the partner's last message; of a friend's that selects, the words around the selection."""
+        heard = last_heard(conversation, role)
+        return heard if self.variant == "target" else heard_of(heard)
 
     def parse(self, conversation: Conversation, turn: int) -> Action | None:
         """Return "say", or "select" with the entry; None: nothing was selected by the role's last message."""
         role, text = conversation.turns[turn].role, conversation.turns[turn].text
         if not has_selection(text):
-            has_selected = any(
-                has_selection(earlier.text) for earlier in conversation.turns[:turn] if earlier.role == role
-            )
-            is_due = role != GUIDE and self._is_last(turn) and not has_selected
+            is_due = role != GUIDE and self._is_last(turn) and not _selected_before(conversation, turn)
             return None if is_due else Action(kind="say")
-        own = _list_of(conversation.scenario, role)
-        entry = None if role == GUIDE else selection_in(text, own, numbered=role == PICKER)
-        return Action(kind="select", value=entry, legal=entry is not None)
+        entry = None if role == GUIDE else _selection(conversation, turn)
+        earlier = {_selection(conversation, before) for before in _selected_before(conversation, turn)}
+        return Action(kind="select", value=entry, legal=entry is not None and earlier <= {entry})
 
     def outcome(self, conversation: Conversation) -> Outcome:
         """Return what was selected and what it is worth; an unfinished game is worth nothing yet."""
         end = self._end(conversation)
         success = end is not None and end[0] == "goal_reached"
+        at_fault = self._at_fault(conversation)
         extra = sum(max(0, len(tokens_of(turn.text)) - FREE_WORDS) for turn in conversation.turns)
         payoff = max(LEAST_WIN, 1.0 - self.word_cost * extra) if success else 0.0
         return Outcome(
             status="terminated",
             reason=end[0] if end else "turn_limit",
             by=end[1] if end else None,
-            protocol_ok=end is None or end[0] in ("goal_reached", "gave_up"),
-            facts={"success": success, "answer": _answer(conversation.scenario), "words_beyond": extra},
+            protocol_ok=not at_fault,
+            facts={
+                "success": success,
+                "answer": _answer(conversation.scenario),
+                "words_beyond": extra,
+                "at_fault": at_fault,
+            },
             payoff=dict.fromkeys(self.roles, payoff),
         )
 
@@ -184,10 +194,11 @@ class Pointing:
         own = _list_of(scenario, selector)
         other = next(entry for entry in own if entry != answer)
         before = ("It is one of those.",) if self.variant == "target" else ()
+        behind = () if before else (self._select(_list_of(scenario, SECOND), answer, "[select] {0}"),)
         right, wrong = (self._select(own, entry, "[select] {0}") for entry in (answer, other))
         return {
-            "goal_reached": (*before, right) if before else (right, right),
-            "gave_up": (*before, wrong),
+            "goal_reached": (*before, right, *behind),
+            "gave_up": (*before, wrong, *behind),
             "rule_violation": (*before, f"{right} {wrong}"),
             "turn_limit": ("I cannot say.",) * self._turns,
         }
@@ -198,21 +209,30 @@ class Pointing:
 
     def _end(self, conversation: Conversation) -> tuple[Reason, str | None] | None:
         """Return why the game is over and who brought it about; None: it is not over."""
-        answer, waiting = _answer(conversation.scenario), set(self.roles) - {GUIDE}
+        answer, waiting, wrong = _answer(conversation.scenario), set(self.roles) - {GUIDE}, []
         for turn in range(conversation.num_turns):
             action, role = self.parse(conversation, turn), conversation.turns[turn].role
             if action is None or action.kind == "say":
                 continue
             if not action.legal:
                 return "rule_violation", role
-            if action.value != answer:
-                return "gave_up", role
             waiting.discard(role)
+            if action.value != answer:
+                wrong.append(role)
             if not waiting:
-                return "goal_reached", None
+                return ("gave_up", wrong[0]) if wrong else ("goal_reached", None)
         if conversation.num_turns < self._turns:
             return None
         return "turn_limit", waiting.pop() if len(waiting) == 1 else None
+
+    def _at_fault(self, conversation: Conversation) -> list[str]:
+        actions = [self.parse(conversation, turn) for turn in range(conversation.num_turns)]
+        broken = {
+            turn.role
+            for turn, action in zip(conversation.turns, actions, strict=True)
+            if action is None or not action.legal
+        }
+        return [role for role in self.roles if role in broken]
 
     def _guide(self, conversation: Conversation) -> str:
         scenario, draw = conversation.scenario, move_draw(conversation)
@@ -230,25 +250,27 @@ class Pointing:
 
     def _friend(self, conversation: Conversation, role: str) -> str:
         own, draw = _list_of(conversation.scenario, role), move_draw(conversation)
-        heard = [turn.text for turn in conversation.turns if turn.role != role]
+        heard = [heard_of(turn.text) for turn in conversation.turns if turn.role != role]
         said = [turn.text for turn in conversation.turns_of(role)]
-        selected = next((text for text in (*said, *heard) if has_selection(text)), "")
-        if selected:  # a game that goes on after a selection says that it was right
-            sure = named(own, [selected])
-        elif self.difficulty == "easy":
-            sure = named(own, heard)
-        else:
-            sure = [row for row in own if is_confirmed(row, heard)]
-        told = named(own, said)
+        sure, told = self._sure(own, said, heard), named(own, said)
         left = [row for row in by_match(own, heard) if row not in told]
         is_decided = len(sure) == 1 or (self.difficulty == "hard" and len(left) <= 1)
         if is_decided or self._is_last(conversation.num_turns):
-            return self._select(own, [*sure, *left, *own][0], draw.choose(KNOWN))
+            forms = KNOWN if any(CHOSEN in text for text in heard) else FIRST_KNOWN
+            return self._select(own, [*sure, *left, *own][0], draw.choose(forms))
         if self.difficulty == "easy":
             return tell_names(own, draw)
         # All but one have to be told before the two last messages.
         at_once = -(-(len(own) - 1) // (self._turns - 2))
         return tell_rows(left[:at_once], draw, is_answer=bool(heard))
+
+    def _sure(self, own: tuple[str, ...], said: list[str], heard: list[str]) -> list[str]:
+        """Return whom the role selected, or whom the partner named as it selected; else who must be the one."""
+        mine = next((selection_in(text, own, numbered=False) for text in said if has_selection(text)), None)
+        theirs = next((named(own, [text]) for text in heard if CHOSEN in text), [])
+        if mine or len(theirs) == 1:
+            return [mine] if mine else theirs
+        return named(own, heard) if self.difficulty == "easy" else [row for row in own if is_confirmed(row, heard)]
 
     def _is_last(self, turn: int) -> bool:
         return turn >= self._turns - 2
@@ -259,6 +281,17 @@ class Pointing:
 
 def _list_of(scenario: Scenario, role: str) -> tuple[str, ...]:
     return tuple(scenario.private[role]["list"])
+
+
+def _selection(conversation: Conversation, turn: int) -> str | None:
+    role = conversation.turns[turn].role
+    own = _list_of(conversation.scenario, role)
+    return selection_in(conversation.turns[turn].text, own, numbered=role == PICKER)
+
+
+def _selected_before(conversation: Conversation, turn: int) -> list[int]:
+    role, earlier = conversation.turns[turn].role, enumerate(conversation.turns[:turn])
+    return [before for before, spoken in earlier if spoken.role == role and has_selection(spoken.text)]
 
 
 def _answer(scenario: Scenario) -> str:

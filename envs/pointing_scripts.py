@@ -13,6 +13,11 @@ from envs.pointing_selection import tokens_of
 DESCRIBE = ("It is the {}.", "The {}.", "Look for the {}.", "Mine is the {}.", "I mean the {}.", "Please take the {}.")
 ASK = ("What does it look like?", "What colour is it?", "What is it made of?", "What kind of thing is it?")
 FOUND = ("[select] {}", "Got it. [select] {}", "Thanks! [select] {}", "Found it: [select] {}", "I see. [select] {}")
+# Who selects first has to say whom in words, for the selection is not heard.
+FIRST_KNOWN = (
+    *("We both know {0}! [select] {0}", "Yes, I know {0}! [select] {0}"),
+    *("It is {0}. [select] {0}", "Our friend is {0}. [select] {0}"),
+)
 KNOWN = ("[select] {0}", "Yes, I know {0}! [select] {0}", "It is {0}. [select] {0}", "Our friend is {0}. [select] {0}")
 TELL = ("Do you know {}?", "I know {}.", "Is it {}?", "How about {}?")
 NOT_YET = ("No.", "Sorry.", "Different.", "Nope.")

@@ -1,14 +1,19 @@
-"""How `[select] ...` is read: by a number of the list, by a name, or by a description that fits one entry alone."""
+"""How `[select] ...` is read: by a number of the list, by a name, or by a description that fits one entry alone.
+
+And how it is heard where the partner must not know what was selected.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 
 from envs.pointing_positions import DETAILS, NAMES, OBJECTS
-from envs.reading import moves_in, plain
+from envs.reading import AROUND, is_denied, moves_in, plain
 
 SELECT = ("select",)
+CHOSEN = "(has chosen)"  # what is heard in the place of a selection
 TOKEN = re.compile(r"[^\W_]+")
 # A list's place is given by digits anywhere in the selection, or by a number word that is all of it: in "the red one"
 # and "one of the cups" the word is no number.
@@ -20,8 +25,8 @@ NUMBER_PREFIX = re.compile(r"\bno\.?\s*(?=\d)")  # "no. 2"
 OR_NOT = re.compile(r"\bno\b(?!\.?\s*\d)|\b(?:or|nor|not|neither|either|never|except|without|but|if|versus|vs)\b|n't\b")
 # What opens no move opens nothing: "[select] [2], [3]" are two numbers, and "[select] 2 (the red cup)" is one thing.
 OTHER_BRACKET = re.compile(r"[\[(<{](?!\s*select(?![^\W_]))", re.IGNORECASE)
+SELECTION = re.compile(r"[\[(<{][^\S\n]*select(?![^\W_]).*", re.IGNORECASE)  # to the end of its line
 SYNONYMS = {"wood": "wooden", "large": "big", "little": "small"}
-SPACE = re.compile(r"\s+")
 VOCABULARY = frozenset(word.casefold() for table in (*OBJECTS, NAMES, *DETAILS) for word in table)
 
 
@@ -42,16 +47,32 @@ def selection_in(text: str, options: tuple[str, ...], *, numbered: bool) -> str 
     """Return the option that a message selects; None: it selects none, or more than one.
 
     numbered: whether the options are known by their place in the list, from 1.  A number counts even if the words
-    around it fit several options, but not if they fit exactly one that has another number.
+    around it fit several options, but not if they fit exactly one that has another number.  What stands behind
+    "[select 2]" is read like what stands behind "[select] 2": "[select 2] or 3" selects two.
     """
+    if is_denied(text, SELECT):
+        return None
     found = {_option_in(argument, options, numbered) for argument in _arguments(text)}
     return found.pop() if len(found) == 1 else None
 
 
+@functools.lru_cache(maxsize=4096)
+def heard_of(text: str) -> str:
+    """Return what a partner hears of a message: its words without what it selects, and that it does.
+
+    "Yes, I know Ben! [select] Ben" is heard as "Yes, I know Ben! (has chosen)": what is said is no secret.
+    """
+    if not has_selection(text):
+        return text
+    lines = unicodedata.normalize("NFKC", text).split("\n")
+    words = "\n".join(filter(None, (SELECTION.sub("", line).strip(AROUND) for line in lines)))
+    # Of a bracket that is read and not found here, such as one with a letter that is an apostrophe, nothing is heard.
+    return CHOSEN if has_selection(words) else f"{words} {CHOSEN}".lstrip()
+
+
 def _arguments(text: str) -> list[str]:
-    # A long run of white space, of which none matters, would keep the search for a closing bracket busy for hours.
-    short = SPACE.sub(lambda space: "\n" if "\n" in space[0] else " ", plain(text))
-    return [move.argument for move in moves_in(OTHER_BRACKET.sub(" ", short), SELECT)]
+    moves = moves_in(OTHER_BRACKET.sub(" ", plain(text)), SELECT)
+    return [f"{move.argument}, {move.behind}" if move.behind else move.argument for move in moves]
 
 
 def _option_in(argument: str, options: tuple[str, ...], numbered: bool) -> str | None:

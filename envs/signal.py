@@ -100,7 +100,7 @@ class Signal:
             reason=reason,
             by=by,
             protocol_ok=by is None,
-            facts={"success": is_right},
+            facts={"success": is_right, "at_fault": [by] if by else []},
             payoff=dict.fromkeys(self.roles, float(is_right)),
         )
 

@@ -63,9 +63,9 @@ class TwentyQuestions:
     both ("rule_violation" by the answerer).  All others are brought about by the asker.
     Payoff: asker: 1 - 0.5 * asked / questions if it finds the object, else 0; every message but the guess has asked.
     answerer: the share of its answers that were true by the table; 0 without answers and with a rule violation.
-    Form: a message that guesses no candidate, or two, and one that asks nothing count as questions too and get no
-    answer: stalling costs.  They break the form, and so does a game without a guess.  A guess counts whatever is
-    asked beside it.
+    Form: a message that guesses no candidate, or two, or denies or asks a guess ("Should I [guess] cat?"), and one
+    that asks nothing count as questions too and get no answer: stalling costs.  They break the form, and so does a
+    game without a guess.  A guess counts whatever is asked beside it.
     Chance: exactly 1/N for the asker, who guesses at once (N candidates); the answerer is then never asked and has 0.
     Best: an upper bound, of a table in which any question could be asked: k of N objects are told apart by a tree of
     binary questions, and the k with the greatest mean counts.  free_answerer: the mean with 1 for the answerer.
@@ -188,12 +188,19 @@ class TwentyQuestions:
             payoff[ANSWERER] = sum(truths) / len(truths) if truths and not is_broken else 0.0
             facts |= {"answered": len(truths), "true_answers": sum(truths)}
         actions = [self.parse(conversation, turn) for turn in range(conversation.num_turns)]
-        is_formal = all(action is not None and action.legal for action in actions)
+        broken = {
+            turn.role
+            for turn, action in zip(conversation.turns, actions, strict=True)
+            if action is None or not action.legal
+        }
+        if end is not None and end[0] == "turn_limit":
+            broken.add(ASKER)
+        facts["at_fault"] = [role for role in self.roles if role in broken]
         return Outcome(
             status="terminated",
             reason=end[0] if end else "turn_limit",
             by=end[1] if end else None,
-            protocol_ok=is_formal and (end is None or end[0] != "turn_limit"),
+            protocol_ok=not broken,
             facts=facts,
             payoff=payoff,
         )

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from envs.reading import moves_in, plain, words_in
+from envs.reading import is_denied, moves_in, plain, words_in
 
 GUESS = "guess"
 SENTENCE = re.compile(r"([^.!?;\n]*)([.!?;\n]*)")
 # What stands around a question: "do you think", "that you have in mind", "can you tell me whether", "is it something".
 AROUND = (
-    re.compile(r"\b(?:do |are |that )*(?:you|i|we)(?:'re| are)? (?:think(?:ing)?|talking)\b(?: of| about)?"),
+    re.compile(r"\b(?:do |are |that ){0,3}(?:you|i|we)(?:'re| are)? (?:think(?:ing)?|talking)\b(?: of| about)?"),
     re.compile(r"\b(?:that )?you have in mind\b"),
     re.compile(r"^(?:[\s,:]|can|could|please|tell|me|i|you|wonder|want|to|know|would|like)*\b(?:if|whether)\b"),
     re.compile(r"\b(?:is|it's) (?:it |this |that )?(?:something|a thing|an object|an item)\b(?: that| which)?"),
@@ -163,13 +163,22 @@ def has_guess(text: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def guess_in(text: str, names: tuple[str, ...]) -> str | None:
-    """Return which of the objects a message guesses; None: none of them, or more than one."""
-    found = {_named(move.argument, names) for move in moves_in(plain(text), (GUESS,))}
+    """Return which of the objects a message guesses; None: none of them, more than one, or it denies or asks it.
+
+    What stands behind "[guess cat]" is read like what stands behind "[guess] cat".
+    """
+    if is_denied(text, (GUESS,)):
+        return None
+    moves = moves_in(plain(text), (GUESS,))
+    found = {_named(f"{move.argument}, {move.behind}", names) for move in moves}
     return found.pop() if len(found) == 1 else None
 
 
 def _named(argument: str, names: tuple[str, ...]) -> str | None:
-    """Return the object that the first words name; None too where more words take it back or name another."""
+    """Return the object that the first words name; None too where more words take it back or name another.
+
+    Another is a candidate anywhere, or a clause that is nothing but an object of the table: "cat, dog".
+    """
     words = words_in(argument.replace("'s ", " "))
     if not NEGATIONS.isdisjoint(words):
         return None
@@ -177,9 +186,11 @@ def _named(argument: str, names: tuple[str, ...]) -> str | None:
     if not clauses:
         return None
     forms = _forms(names)
-    first = " ".join(word for word in words_in(clauses[0].replace("-", " ")) if word not in GUESS_FILLER)
-    name = forms.get(first)
-    if name is None:
+    first, *more = (
+        " ".join(word for word in words_in(clause.replace("-", " ")) if word not in GUESS_FILLER) for clause in clauses
+    )
+    name, everything = forms.get(first), _forms(table().names)
+    if name is None or any(everything.get(clause, name) != name for clause in more):
         return None
     rest = f" {' '.join(word for clause in clauses[1:] for word in words_in(clause))} "
     others = (form for form, other in forms.items() if other != name)

@@ -56,7 +56,7 @@ def test_outcome_pays_both_roles_when_the_symbol_got_across():
         assert (outcome.reason, outcome.payoff, outcome.facts) == (
             "goal_reached",
             {"sender": 1.0, "receiver": 1.0},
-            {"success": True},
+            {"success": True, "at_fault": []},
         )
     lost = Signal().outcome(said("T", "D"))
     assert (lost.reason, lost.by, lost.protocol_ok, lost.payoff["receiver"]) == ("gave_up", None, True, 0.0)
@@ -66,6 +66,7 @@ def test_outcome_of_a_message_without_one_letter_is_its_speakers_fault():
     assert Signal().next_role(said("C or D")) is None
     sender = Signal().outcome(said("C or D"))
     assert (sender.reason, sender.by, sender.protocol_ok) == ("rule_violation", "sender", False)
+    assert sender.facts["at_fault"] == ["sender"]
     receiver = Signal().outcome(said("C", "no idea"))
     assert (receiver.reason, receiver.by, receiver.payoff["sender"]) == ("rule_violation", "receiver", 0.0)
 

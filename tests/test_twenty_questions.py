@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 from envs.twenty_questions import TwentyQuestions, answer_in, best_mean
 from envs.twenty_questions_table import Question, guess_in, has_guess, question_in, table
 from selfplay.contracts import check_env, play_scripted
+from selfplay.contracts.golden import golden_game
 from selfplay.dialog import SPLITS, Conversation, Scenario, Turn
 from selfplay.errors import UserError
 from selfplay.interfaces import Game
+from tests.played_games import by_chance, recited
 
 GOLDEN = Path(__file__).with_name("golden") / "twenty_questions.txt"
 ORACLE, FREE = TwentyQuestions(), TwentyQuestions(variant="free_answerer")
@@ -59,16 +61,6 @@ def talked(*texts: str) -> Conversation:
     return Conversation(id="000000-g00-0", scenario=TWO, turns=tuple(turns))
 
 
-def by_chance(env: TwentyQuestions, seed: int) -> float:
-    scenario = env.scenario(seed, "train")
-    conversation = Conversation(id="000000-g00-0", scenario=scenario)
-    while (role := env.next_role(conversation)) is not None:
-        turn = Turn(role=role, text=env.chance(conversation, role), heard_text="", player="chance")
-        conversation = Conversation(id="000000-g00-0", scenario=scenario, turns=(*conversation.turns, turn))
-    payoff = env.outcome(conversation).payoff
-    return sum(payoff.values()) / len(payoff)
-
-
 @pytest.mark.parametrize("env", VARIANTS)
 def test_game_keeps_its_contract(env):
     assert isinstance(env, Game)
@@ -104,7 +96,8 @@ def test_scripts_find_each_of_eight_with_about_three_questions(env):
     ],
 )
 def test_chance_is_paid_as_the_sheet_says(env, claim):
-    payoffs = [by_chance(env, seed) for seed in range(800)]
+    outcomes = [env.outcome(by_chance(env, env.scenario(seed, "train"))) for seed in range(800)]
+    payoffs = [sum(outcome.payoff.values()) / len(env.roles) for outcome in outcomes]
     assert env.sheet().chance == pytest.approx(claim)
     # Four standard errors of 800 games that pay at most 1.
     assert abs(sum(payoffs) / 800 - claim) < 4 * (claim * (1 - claim) / 800) ** 0.5
@@ -117,11 +110,8 @@ def test_endings_reach_every_end_of_the_sheet(env):
         endings = env.endings(scenario)
         assert set(endings) == set(env.sheet().ends)
         for reason, texts in endings.items():
-            conversation = Conversation(id="000000-g00-0", scenario=scenario)
-            for text in texts:
-                turn = Turn(role=env.next_role(conversation), text=text, heard_text="", player="human")
-                conversation = Conversation(id="000000-g00-0", scenario=scenario, turns=(*conversation.turns, turn))
-            assert env.next_role(conversation) is None
+            conversation = recited(env, scenario, texts)
+            assert conversation.num_turns == len(texts)
             assert env.outcome(conversation).reason == reason
 
 
@@ -273,7 +263,20 @@ def test_question_for_the_opposite_is_answered_the_other_way_round():
         ("[guess] polar bear", "polar bear"),
         ("[guess] polar-bear", "polar bear"),
         ("Is it alive? [guess] cat", "cat"),
+        ("[guess cat] because it has fur", "cat"),
+        ("[guess cat] Cats purr.", "cat"),
+        ("I am not sure, [guess] cat", "cat"),
+        ("Why not [guess] cat?", "cat"),
         ("[guess]", None),
+        ("[guess cat] dog", None),  # no candidate, and yet another object
+        ("[guess] cat, dog", None),
+        ("[guess cat] or apple", None),
+        ("[guess cat] apple", None),
+        ("I do not [guess] cat", None),
+        ("Should I [guess] cat?", None),
+        ("Can I **[guess]** cat?", None),
+        ("I won\u2019t (guess) cat", None),
+        ("[guess cat], not", None),
         ("[guess] cat or apple", None),
         ("[guess] cat, apple", None),
         ("[guess] cat/apple", None),
@@ -350,6 +353,8 @@ def test_readers_of_long_messages_are_quick():
         "you think " * 10_000,
         "is it a thing that " * 5000,
         " " * 50_000,
+        "do are that " * 1000,
+        "are " * 12_500,
         "can you " * 9000,
     ):
         question_in(text)
@@ -370,6 +375,8 @@ def test_readers_of_long_messages_are_quick():
         (("[guess] cat",), "gave_up", "asker", True, 0.0),
         (("Is it red?",) * 7, "turn_limit", "asker", False, 0.0),
         (("[guess] cat or apple",) * 7, "turn_limit", "asker", False, 0.0),
+        (("I do not [guess] apple", "[guess] apple"), "goal_reached", "asker", False, 1 - 0.5 / 6),
+        (("Should I [guess] cat?", "[guess] apple"), "goal_reached", "asker", False, 1 - 0.5 / 6),
         (("Is it red?",), "turn_limit", None, True, 0.0),
     ],
 )
@@ -378,6 +385,7 @@ def test_outcome_with_the_oracle_charges_for_every_message_but_the_guess(texts, 
     assert (outcome.reason, outcome.by, outcome.protocol_ok) == (reason, by, is_ok)
     assert outcome.payoff == {"asker": pytest.approx(payoff)}
     assert outcome.facts["success"] is (payoff > 0)
+    assert outcome.facts["at_fault"] == ([] if is_ok else ["asker"])
     assert (ORACLE.next_role(said(*texts)) is None) is (by is not None)
 
 
@@ -395,6 +403,7 @@ def test_outcome_with_the_oracle_charges_for_every_message_but_the_guess(texts, 
 def test_outcome_with_an_answerer_pays_it_for_the_truth(texts, reason, by, asker, answerer):
     outcome = FREE.outcome(talked(*texts))
     assert (outcome.reason, outcome.by, outcome.protocol_ok) == (reason, by, reason != "rule_violation")
+    assert outcome.facts["at_fault"] == ([] if outcome.protocol_ok else ["answerer"])
     assert outcome.payoff == pytest.approx({"asker": asker, "answerer": answerer})
 
 
@@ -452,17 +461,7 @@ def test_golden_games_are_played_as_recorded():
 
 def golden_games() -> str:
     games = [(ORACLE, 3, "train"), (FREE, 4, "held_out"), (TwentyQuestions(candidates=0, questions=10), 5, "train")]
-    return "\n".join(golden_game(env, seed, split) for env, seed, split in games)
-
-
-def golden_game(env, seed, split) -> str:
-    conversation = play_scripted(env, env.scenario(seed, split))
-    lines = [f"twenty_questions {env.variant} candidates {env.candidates} seed {seed} {split}"]
-    lines += [f"{role} is told: {player.brief}" for role, player in conversation.players.items()]
-    for turn in conversation.turns:
-        lines += [f"{turn.role} hears: {turn.heard_text}", f"{turn.role} says: {turn.text}", f"  {turn.action}"]
-    lines.append(str(conversation.outcome))
-    return "\n".join(lines) + "\n"
+    return "\n".join(golden_game(env, seed=seed, split=split) for env, seed, split in games)
 
 
 if __name__ == "__main__":

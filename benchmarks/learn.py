@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.measure import machine, peak_gib, ratio, run_alone, table, words
+from benchmarks.measure import alone_in_turn, machine, peak_gib, ratio, table, words
 from selfplay import models
 from selfplay.dialog import Tokens
 from selfplay.experience import Batch, Trajectory, pad
@@ -55,7 +55,7 @@ ROLES = ("host", "guest")
 BRIEF_TOKENS, TOPIC_TOKENS, FRAME_TOKENS = 12, 25, 12
 LEARNING_RATE, KL_COEFFICIENT = 1e-5, 0.1
 
-Step = Callable[[Sequence[Trajectory]], None]
+Step = Callable[[Sequence[Trajectory]], object]
 
 
 def main() -> None:
@@ -72,11 +72,7 @@ def main() -> None:
 
 
 def _compare(chosen: dict[str, Any]) -> list[list[str]]:
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    for _ in range(chosen["repeats"]):
-        for arm in ARMS:
-            results[arm].append(run_alone("benchmarks.learn", {**chosen, "arm": arm}))
-            print(arm, results[arm][-1], flush=True)
+    results = alone_in_turn("benchmarks.learn", ARMS, chosen, repeats=chosen["repeats"])
     rates = {arm: [result["rate"] for result in results[arm]] for arm in ARMS}
     return [
         [
@@ -92,8 +88,13 @@ def _compare(chosen: dict[str, Any]) -> list[list[str]]:
 
 def _measure(chosen: dict[str, Any]) -> dict[str, Any]:
     loaded = models.load(chosen["model"], device="cpu")
-    trajectories = _sampled(loaded.model, _streams(chosen, vocabulary=len(loaded.tokenizer)))
-    step = _ours(loaded, chosen) if chosen["arm"] in METHODS else _plain(loaded.model, chosen)
+    trajectories = sampled(loaded.model, _streams(chosen, vocabulary=len(loaded.tokenizer)))
+    method = METHODS.get(chosen["arm"])
+    step = (
+        _plain(loaded.model, chosen)
+        if method is None
+        else policy_step(loaded, method=method, microbatch=chosen["microbatch"])
+    )
     step(trajectories[:2])
     start = time.perf_counter()
     step(trajectories)
@@ -102,25 +103,21 @@ def _measure(chosen: dict[str, Any]) -> dict[str, Any]:
     return {"rate": num_tokens / seconds, "tokens": num_tokens, "seconds": seconds, "peak_gib": peak_gib()}
 
 
-def _ours(loaded: models.LoadedModel, chosen: dict[str, Any]) -> Step:
+def policy_step(loaded: models.LoadedModel, *, method: str, microbatch: int) -> Step:
+    """Return one update of the policy learner, which scores its frozen reference too: KL in the loss, k2."""
     settings = TrainSettings.model_validate(
         {
-            "model": chosen["model"],
+            "model": loaded.name,
             "learner": {
                 "algorithm": "reinforce",
-                "method": METHODS[chosen["arm"]],
+                "method": method,
                 "learning_rate": LEARNING_RATE,
-                "tokens_per_microbatch": chosen["microbatch"],
+                "tokens_per_microbatch": microbatch,
             },
             "kl": {"estimator": "k2", "coefficient": KL_COEFFICIENT},
         }
     )
-    learner = build_learner(loaded, settings)
-
-    def step(trajectories: Sequence[Trajectory]) -> None:
-        learner.step(trajectories)
-
-    return step
+    return build_learner(loaded, settings).step
 
 
 def _plain(model: PreTrainedModel, chosen: dict[str, Any]) -> Step:
@@ -201,7 +198,7 @@ def _stream(number: int, place: int, opening: Tokens, said: Sequence[int], drawn
 
 
 @torch.no_grad()
-def _sampled(model: PreTrainedModel, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+def sampled(model: PreTrainedModel, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     """Return the streams with the log-probabilities that a sampler would have noted."""
     rows = []
     for trajectory in trajectories:

@@ -19,7 +19,13 @@ Row = Sequence[str]
 
 
 def words(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the command line's key=value words over the defaults, each of its default's type."""
+    """Return the command line's key=value words over the defaults, each of its default's type.
+
+    --help prints what the benchmark says of itself, its words among it, and ends.
+    """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print((sys.modules["__main__"].__doc__ or "").strip())
+        raise SystemExit
     values = dict(defaults)
     for word in sys.argv[1:]:
         key, equals, text = word.partition("=")
@@ -68,6 +74,18 @@ def run_alone(module: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def alone_in_turn(
+    module: str, arms: Sequence[str], settings: Mapping[str, Any], *, repeats: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Run arms, each in a process of its own, one at a time: A B A B ...; print each result, and return all."""
+    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for _ in range(repeats):
+        for arm in arms:
+            results[arm].append(run_alone(module, {**settings, "arm": arm}))
+            print(arm, json.dumps(results[arm][-1]), flush=True)
+    return results
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:

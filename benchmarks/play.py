@@ -15,7 +15,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.measure import machine, peak_gib, ratio, run_alone, table, words
+from benchmarks.measure import alone_in_turn, machine, peak_gib, ratio, table, words
 from envs.chitchat import ChitChat
 from selfplay import models
 from selfplay.interfaces import Sampling
@@ -45,14 +45,9 @@ def main() -> None:
     print(machine())
     rows = []
     for length in chosen["lengths"].split(","):
-        results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-        for _ in range(chosen["repeats"]):
-            for arm in ARMS:
-                results[arm].append(run_alone("benchmarks.play", {**chosen, "lengths": length, "arm": arm}))
+        results = alone_in_turn("benchmarks.play", ARMS, {**chosen, "lengths": length}, repeats=chosen["repeats"])
         plain = [result["rate"] for result in results["plain"]]
-        for arm in ARMS:
-            rows.append(_row(length, arm, results[arm], plain))
-            print(rows[-1], flush=True)
+        rows += [_row(length, arm, results[arm], plain) for arm in ARMS]
     header = (
         "lengths",
         "arm",

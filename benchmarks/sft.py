@@ -14,25 +14,21 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from benchmarks.measure import machine, peak_gib, ratio, run_alone, table, words
+from benchmarks.learn import LEARNING_RATE, Step, policy_step, sampled
+from benchmarks.measure import alone_in_turn, machine, peak_gib, ratio, table, words
 from selfplay import models
 from selfplay.commands.building import build_env
 from selfplay.config import PluginSpec
-from selfplay.experience import Trajectory, pad
-from selfplay.generate.engine import context_of
-from selfplay.learn.build import build_learner
-from selfplay.learn.model import score_tokens
+from selfplay.experience import Trajectory
+from selfplay.generate.served import context_of
 from selfplay.players import make_bridge
 from selfplay.sft_data import scripted_lessons, streams_of
 from selfplay.sft_settings import SftSettings
 from selfplay.sft_training import batches, build_imitation
-from selfplay.train_settings import TrainSettings
 
 DEFAULTS = {
     "conversations": 32,
@@ -46,9 +42,6 @@ DEFAULTS = {
 }
 METHODS = ("lora", "full")
 GOAL = "at least 0.9x"
-LEARNING_RATE, KL_COEFFICIENT = 1e-5, 0.1
-
-Step = Callable[[Sequence[Trajectory]], object]
 
 
 def main() -> None:
@@ -65,11 +58,7 @@ def main() -> None:
 
 def _compare(method: str, chosen: dict[str, Any]) -> Iterator[list[str]]:
     arms = (f"sft_{method}", f"policy_{method}")
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
-    for _ in range(chosen["repeats"]):
-        for arm in arms:
-            results[arm].append(run_alone("benchmarks.sft", {**chosen, "arm": arm}))
-            print(arm, json.dumps(results[arm][-1]), flush=True)
+    results = alone_in_turn("benchmarks.sft", arms, chosen, repeats=chosen["repeats"])
     ours, theirs = ([result["rate"] for result in results[arm]] for arm in arms)
     for arm, rates in zip(arms, (ours, theirs), strict=True):
         is_ours = rates is ours
@@ -101,9 +90,11 @@ def _measure(chosen: dict[str, Any]) -> dict[str, Any]:
     lessons = scripted_lessons(build_env(PluginSpec(name=chosen["env"])), settings).train
     rows = streams_of(lessons, make_bridge(loaded, view="perspective"), context=context_of(loaded.model)).rows
     if kind == "policy":
-        rows = tuple(_sampled(loaded, own) for own in rows)
+        rows = tuple(_rewarded(sampled(loaded.model, own)) for own in rows)
     every = list(batches(rows, settings, epoch=1))
-    step = _sft(loaded, settings) if kind == "sft" else _policy(loaded, settings)
+    step = (
+        _sft(loaded, settings) if kind == "sft" else policy_step(loaded, method=method, microbatch=chosen["microbatch"])
+    )
     step(every[0][:2])
     start, start_cpu = time.perf_counter(), time.process_time()
     for batch in every:
@@ -118,26 +109,9 @@ def _sft(loaded: models.LoadedModel, settings: SftSettings) -> Step:
     return build_imitation(loaded, settings, num_updates=1, base_name=loaded.name).step
 
 
-def _policy(loaded: models.LoadedModel, settings: SftSettings) -> Step:
-    learner = {
-        "algorithm": "reinforce",
-        "method": settings.method,
-        "learning_rate": LEARNING_RATE,
-        "tokens_per_microbatch": settings.tokens_per_microbatch,
-    }
-    kl = {"estimator": "k2", "coefficient": KL_COEFFICIENT}
-    return build_learner(loaded, TrainSettings.model_validate({"learner": learner, "kl": kl})).step
-
-
-@torch.no_grad()
-def _sampled(loaded: models.LoadedModel, rows: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
-    """Return streams with the log-probabilities that a sampler would have noted, and rewards that differ."""
-    found = []
-    for number, row in enumerate(rows):
-        batch = pad([row])
-        logprobs = score_tokens(loaded.model, batch.tokens, batch.acted, exists=batch.exists).logprobs[0]
-        found.append(replace(row, logprobs=logprobs.numpy(), rewards=row.rewards + float(number)))
-    return tuple(found)
+def _rewarded(rows: Sequence[Trajectory]) -> tuple[Trajectory, ...]:
+    """Return streams with rewards that differ, for equal ones give no advantage."""
+    return tuple(replace(row, rewards=row.rewards + float(number)) for number, row in enumerate(rows))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,12 +17,13 @@ from selfplay.dialog import Conversation, id_order
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, Weights
 from selfplay.models import LoadedModel, Say
-from selfplay.players import make_bridge
+from selfplay.players import SCRIPTED, make_bridge
 from selfplay.sft_data import Lesson, Lessons, Streams, streams_of
-from selfplay.sft_games import Games, Tally, tally_of, tally_to_json
+from selfplay.sft_games import BASE, TRAINED, Games, GameTally, changes_to_json, sides_to_json, tally_of
 from selfplay.sft_settings import NO_ENV, SftSettings
 from selfplay.store import RunWriter
-from selfplay.training_run import BASE, default_name
+from selfplay.training_run import BASE as BASE_FOLDER
+from selfplay.training_run import default_name
 from selfplay.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SftResult:
     version: int  # of the checkpoint that is the result
     epochs: tuple[Epoch, ...]  # the first is before training
     tokens_per_second: float  # of training, heard tokens included
-    games: Mapping[str, Tally] = field(default_factory=dict)  # base, trained, scripted; empty: none were played
+    games: GameTally | None = None  # held-out ones before and after; None: none were played
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class SftRun:
             with self.writer:
                 return self._train()
         except BaseException:
-            self.writer.discard(also=BASE)
+            self.writer.discard(also=BASE_FOLDER)
             raise
 
     def _train(self) -> SftResult:
@@ -149,7 +150,9 @@ def result_to_json(result: SftResult) -> dict[str, Any]:
         "version": result.version,
         "tokens_per_second": round(result.tokens_per_second, 1),
         "epochs": [{name: _finite(value) for name, value in asdict(epoch).items()} for epoch in result.epochs],
-        "games": {name: tally_to_json(tally) for name, tally in result.games.items()},
+        "games": {} if result.games is None else sides_to_json(result.games),
+        "paid_games": None if result.games is None else result.games.paid,
+        "changes": {} if result.games is None else changes_to_json(result.games),
     }
 
 
@@ -171,7 +174,7 @@ class _Session:
     def train(self) -> SftResult:
         run = self.run
         train, held_out = self._streams()
-        tallies = self._play("base", version=0)
+        before = self._play(BASE, version=0)
         for conversation in run.lessons.played:
             run.writer.append(conversation)
         imitation = self._build(train)
@@ -189,16 +192,18 @@ class _Session:
                 break
         if state is not None:
             imitation.go_back(state)
-        tallies |= self._play("trained", version=best.version, weights=imitation.policy.weights(best.version))
-        if self.games is not None:
-            tallies["scripted"] = tally_of(self.games.by_scripts())
+        after = self._play(TRAINED, version=best.version, weights=imitation.policy.weights(best.version))
         rate = self._num_tokens / self._seconds if self._seconds else math.nan
         return SftResult(
-            folder=run.folder, version=best.version, epochs=tuple(epochs), tokens_per_second=rate, games=tallies
+            folder=run.folder,
+            version=best.version,
+            epochs=tuple(epochs),
+            tokens_per_second=rate,
+            games=self._tally(before, after),
         )
 
     def _streams(self) -> tuple[Streams, Streams]:
-        from selfplay.generate.engine import context_of
+        from selfplay.generate.served import context_of
 
         run = self.run
         bridge = make_bridge(self.loaded, view="perspective")
@@ -260,15 +265,21 @@ class _Session:
         info = {"model": run.settings.model, "method": run.settings.method}
         checkpoint.write(run.folder, version, fill, info=info, keep=KEPT)
 
-    def _play(self, name: str, *, version: int, weights: Weights | None = None) -> dict[str, Tally]:
+    def _tally(self, before: Sequence[Conversation], after: Sequence[Conversation]) -> GameTally | None:
         if self.games is None:
-            return {}
+            return None
+        games = {BASE: before, TRAINED: after, SCRIPTED: self.games.by_scripts()}
+        return tally_of(games, seed=self.run.settings.seed)
+
+    def _play(self, name: str, *, version: int, weights: Weights | None = None) -> list[Conversation]:
+        if self.games is None:
+            return []
         run = self.run
         run.say(f"{name}: {run.settings.evaluation.conversations} games on held-out scenarios")
         games = sorted(self._watched(self.games.play(version, weights), name), key=lambda game: id_order(game.id))
         for game in games:
             run.writer.append(game)
-        return {name: tally_of(games)}
+        return games
 
     def _watched(self, games: Iterator[Conversation], name: str) -> Iterator[Conversation]:
         said = time.monotonic()

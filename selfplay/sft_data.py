@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -49,6 +49,13 @@ __all__ = ["Lesson", "Lessons", "Streams", "drawn", "parted", "run_lessons", "sc
 DRAW_LESSONS, DRAW_PARTS = 3101, 3102  # first parts of the spawn keys
 HELD_OUT_LETTER = "h"  # of the ids of scripted conversations that only measure
 MOST_FAILED = 0.05  # share of the scripted conversations; more stop it
+Unused = Literal["unfit", "failed", "cut", "silent"]  # why nothing of a conversation is imitated
+UNUSED: Mapping[Unused, str] = {
+    "unfit": "left out by the filter",
+    "failed": "failed or unfinished",
+    "cut": "with every turn of the imitated roles cut by a limit",
+    "silent": "in which the imitated roles say nothing",
+}
 QUOTED = PlayerInfo(policy="quoted")  # who says what is heard, and not learnt
 
 
@@ -96,13 +103,16 @@ def scripted_lessons(env: Env, settings: SftSettings) -> Lessons:
     num_held_out = max(1, round(settings.held_out * num)) if settings.held_out else 0
     train = _played(env, settings.seed, split="train", num=num)
     held_out = _played(env, settings.seed, split="held_out", num=num_held_out)
-    lessons = [
-        [lesson for conversation, own in side if (lesson := _lesson(conversation, own)) is not None]
+    found = [
+        [_lesson(conversation, own) for conversation, own in side]
         for side in _filtered((train, held_out), settings.filter, roles)
     ]
+    lessons = [[one for one in side if isinstance(one, Lesson)] for side in found]
     if not lessons[0]:
-        raise UserError(_nothing(settings.filter, f"the {num} scripted conversations of env {env.name}"))
-    notes = _left_out(len(train) + len(held_out), sum(map(len, lessons)), settings.filter)
+        raise UserError(
+            _nothing(settings.filter, f"the {len(found[0])} scripted conversations of env {env.name}", found[0])
+        )
+    notes = _left_out([*found[0], *found[1]], settings.filter)
     played = tuple(lesson.conversation for side in lessons for lesson in side)
     return Lessons(train=tuple(lessons[0]), held_out=tuple(lessons[1]), notes=notes, played=played)
 
@@ -169,11 +179,11 @@ def run_lessons(folder: Path, settings: SftSettings) -> Lessons:
         query = _of_training(settings.filter, index)
         fitting = _fitting(index, query, settings.chosen_roles or known)
         ids = index.ids()
-        lessons = [lesson for id in ids if (lesson := _stored_lesson(index, id, fitting, settings)) is not None]
+        found = [_stored_lesson(index, id, fitting, settings) for id in ids]
+    lessons = [one for one in found if isinstance(one, Lesson)]
     if not lessons:
-        raise UserError(_nothing(query, f"the {len(ids)} conversations of run {folder.resolve().name}"))
-    notes = _left_out(len(ids), len(lessons), query)
-    return parted(drawn(lessons, settings), settings, notes=notes)
+        raise UserError(_nothing(query, f"the {len(ids)} conversations of run {folder.resolve().name}", found))
+    return parted(drawn(lessons, settings), settings, notes=_left_out(found, query))
 
 
 def _of_training(query: str, index: TranscriptIndex) -> str:
@@ -183,11 +193,11 @@ def _of_training(query: str, index: TranscriptIndex) -> str:
 
 def _stored_lesson(
     index: TranscriptIndex, id: str, fitting: Mapping[str, frozenset[str]], settings: SftSettings
-) -> Lesson | None:
+) -> Lesson | Unused:
     roles = [role for role, ids in fitting.items() if id in ids]
     record = index.record(id) if roles else None
     if record is None:
-        return None
+        return "unfit"
     conversation = conversation_from_json(record)
     trained = [role for role, player in conversation.players.items() if player.trained]
     if not settings.roles and trained:
@@ -198,18 +208,19 @@ def _stored_lesson(
 # ----- lessons -----
 
 
-def _lesson(conversation: Conversation, roles: Collection[str]) -> Lesson | None:
-    """Return the lesson of a conversation for some of its roles; None: there is nothing to imitate."""
+def _lesson(conversation: Conversation, roles: Collection[str]) -> Lesson | Unused:
+    """Return the lesson of a conversation for some of its roles, those that fit the filter; or why there is none."""
+    if not roles:
+        return "unfit"
     if conversation.outcome is None or has_failed(conversation):
-        return None
-    learnt = frozenset(
-        number
-        for number, turn in enumerate(conversation.turns)
-        if turn.role in roles and turn.text.strip() and not turn.is_cut
-    )
+        return "failed"
+    said = {k: turn for k, turn in enumerate(conversation.turns) if turn.role in roles and turn.text.strip()}
+    learnt = frozenset(k for k, turn in said.items() if not turn.is_cut)
+    if not learnt:
+        return "cut" if said else "silent"
     scenario = conversation.scenario
     key = f"{scenario.env}/{scenario.split}/{scenario.seed}"
-    return Lesson(conversation=conversation, learnt=learnt, key=key) if learnt else None
+    return Lesson(conversation=conversation, learnt=learnt, key=key)
 
 
 def drawn(lessons: Sequence[Lesson], settings: SftSettings) -> list[Lesson]:
@@ -248,17 +259,25 @@ def _check_roles(roles: Sequence[str], known: Sequence[str], *, said: str) -> No
             raise UserError(f"roles={role}: {said} has no such role{nearest(role, list(known))}")
 
 
-def _nothing(query: str, what: str) -> str:
-    if not query.strip():
-        return f"there is nothing to imitate in {what}"
-    return f"filter={query!r}: none of {what} fits it with something to imitate"
+def _nothing(query: str, what: str, found: Sequence[Lesson | Unused]) -> str:
+    """Return why there is nothing to imitate in the conversations that `what` names."""
+    if found and query.strip() and all(one == "unfit" for one in found):
+        return f"filter={query!r}: none of {what} fits it"
+    why = f": {_counts(found, query)}" if found else ""
+    return f"there is nothing to imitate in {what}{why}"
 
 
-def _left_out(num: int, num_kept: int, query: str) -> tuple[str, ...]:
-    if num == num_kept:
+def _left_out(found: Sequence[Lesson | Unused], query: str) -> tuple[str, ...]:
+    num_kept = sum(isinstance(one, Lesson) for one in found)
+    if num_kept == len(found):
         return ()
-    why = f" (filter: {query})" if query.strip() else ""
-    return (f"{num_kept} of {num} conversations are used{why}",)
+    return (f"{num_kept} of {len(found)} conversations are used; left out: {_counts(found, query)}",)
+
+
+def _counts(found: Sequence[Lesson | Unused], query: str) -> str:
+    counts = Counter(one for one in found if not isinstance(one, Lesson))
+    words = {**UNUSED, "unfit": f"{UNUSED['unfit']} ({query})" if query.strip() else UNUSED["unfit"]}
+    return ", ".join(f"{counts[why]} {words[why]}" for why in UNUSED if counts[why])
 
 
 # ----- tokens -----

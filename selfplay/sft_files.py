@@ -9,6 +9,8 @@ completion alone.  What the system says is the brief.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +34,7 @@ KNOWN = "a line needs messages, or prompt and completion"
 
 
 def file_lessons(path: Path, settings: SftSettings) -> Lessons:
-    """Return the chats of a file, those with the same opening on the same side of the split.
+    """Return the chats of a file: equal ones are on one side of the split, and so are those with the same opening.
 
     Raises UserError, with the line's number, for what is no chat with something to learn.
     """
@@ -100,7 +102,14 @@ def _lesson(dialog: Dialog, learnt: Sequence[bool], number: int) -> Lesson:
 
 
 def _with_own_keys(lessons: Sequence[Lesson]) -> list[Lesson]:
-    """Return lessons of which those with too common an opening go alone."""
+    """Return lessons of which those with too common an opening go with their equals alone."""
     counts = Counter(lesson.key for lesson in lessons)
     common = {key for key, num in counts.items() if num > max(1, MOST_SHARED * len(lessons))}
-    return [replace(lesson, key=lesson.conversation.id) if lesson.key in common else lesson for lesson in lessons]
+    return [replace(lesson, key=_digest(lesson)) if lesson.key in common else lesson for lesson in lessons]
+
+
+def _digest(lesson: Lesson) -> str:
+    """Return what equal chats have in common, and no others: a hash of what is told and said, and by whom."""
+    chat = lesson.conversation
+    content = [chat.players[ASSISTANT].brief, *([turn.role, turn.text] for turn in chat.turns)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

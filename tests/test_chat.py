@@ -315,6 +315,52 @@ def test_a_model_without_a_template_hears_lines_of_names(bare, view, opener, rol
     assert bridge.text(dialog.turns[0].said) == "Hi"
 
 
+def alone(bridge: ChatBridge, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], told: Sequence[str]) -> str:
+    """What the only role of a game has in its stream after each of its texts was answered by the environment."""
+    scenario = Scenario(env="test", seed=0, split="train", roles=("asker",))
+    turns: list[Turn] = []
+    for text, heard_text in zip(texts, ("", *told), strict=False):
+        before = Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns), view=bridge.view)
+        heard = bridge.heard(before, "asker", heard_text=heard_text, brief=BRIEF, player=PLAYER)
+        said = bridge.saying(text)
+        turns.append(
+            Turn(
+                role="asker",
+                text=text,
+                heard_text=heard_text,
+                player=PLAYER,
+                stream="asker",
+                heard=heard,
+                said=said,
+            )
+        )
+    return tokenizer.decode(joined(turns))
+
+
+@pytest.mark.parametrize(
+    ("told", "between"),
+    [("No.", "No.\n"), ("No.\nAsk on.", "No. Ask on.\n"), ("", "")],
+)
+def test_in_lines_of_names_what_nobody_said_has_no_name(bare, told, between):
+    bridge = ChatBridge(bare, model_name="tiny")
+    stream = alone(bridge, bare, ["Is it big?", "Is it red?"], [told])
+    assert stream == f"{BRIEF}\n\nAsker: Is it big?\n{between}Asker: Is it red?\n"
+
+
+def test_in_lines_of_names_who_speaks_again_at_once_hears_no_partner(bare):
+    bridge = ChatBridge(bare, model_name="tiny")
+    first = talk(bridge, ["Red, I guess."], ending=bridge.encode("\n").tolist())
+    told, heard = (
+        bare.decode(bridge.heard(before, "host", heard_text=text, brief=BRIEF, player=PLAYER))
+        for before, text in (
+            (first, "Not a move."),
+            (talk(bridge, ["Red.", "No."], ending=bridge.encode("\n").tolist()), "No."),
+        )
+    )
+    assert told == "Not a move.\nHost:"
+    assert heard == "Guest: No.\nHost:"
+
+
 @both_views
 def test_in_lines_of_names_a_turn_without_a_line_break_gets_one(bare, view):
     bridge = ChatBridge(bare, model_name="toy", view=view)

@@ -1,7 +1,9 @@
 """`sft` as it is typed, on the tiny model."""
 
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
 
 from selfplay import checkpoint, models, trained
 from selfplay.commands import main
@@ -132,8 +136,64 @@ def test_end_is_a_table_with_hints(sft: Sft, capsys):
     shown = capsys.readouterr().out
     for words in ("8 conversations to learn from, 2 held out; 16 turns of sender, receiver", "form kept", "payoff"):
         assert words in shown
-    assert "train model=a env=signal -r payoff=1" in shown
+    assert "95% interval" in shown
     assert "scripted" in shown
+
+
+def hints(shown: str) -> list[list[str]]:
+    """Return the words of the commands that the end of a run suggests, without the program."""
+    lines = [line.partition("  selfplay ")[2] for line in shown.splitlines() if "  selfplay " in line]
+    return [shlex.split(line) for line in lines]
+
+
+def test_hints_name_the_same_game_and_can_be_copied(sft: Sft, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["selfplay"])
+    sft("a b", "env=chitchat", "env.max_turns=4", "env.opener=Begin; talk to {topic}'s friends.", "env.roles=[x, y]")
+    train, play, ls = hints(capsys.readouterr().out)
+    same = ["env=chitchat", "env.max_turns=4", "env.opener=Begin; talk to {topic}'s friends.", 'env.roles=["x", "y"]']
+    limit, place = "sampling.max_new_tokens=4", f"runs={tmp_path}/runs"
+    assert train == ["train", "model=a b", *same, limit, place]
+    assert play == ["play", "model=a b", *same, limit, place]
+    for command in (train, play):
+        assert main([*command, "--dry-run"]) == 0
+        tree = yaml.safe_load(capsys.readouterr().out)
+        assert (tree["env"]["max_turns"], tree["env"]["roles"]) == (4, ["x", "y"])
+        assert tree["env"]["opener"] == "Begin; talk to {topic}'s friends."
+        assert tree["sampling"]["max_new_tokens"] == 4
+    assert main(ls) == 0
+
+
+def test_hints_of_a_game_pay_and_leave_out_usual_settings(sft: Sft, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["selfplay"])
+    sft(
+        "a",
+        "env=pointing",
+        "env.difficulty=easy",
+        "env.variant=target",
+        "conversations=2",
+        "evaluation.conversations=0",
+    )
+    train, play, _ = hints(capsys.readouterr().out)
+    words = ["env=pointing", "env.difficulty=easy", "sampling.max_new_tokens=4"]
+    assert train == ["train", "model=a", *words, "-r", "payoff=1", f"runs={tmp_path}/runs"]
+    assert play == ["play", "model=a", *words, f"runs={tmp_path}/runs"]
+    assert main([*train, "--dry-run"]) == 0
+    assert "difficulty: easy" in capsys.readouterr().out
+
+
+def test_games_that_fail_are_counted_openly():
+    from selfplay.commands.sft import _print_games
+    from selfplay.dialog import Outcome
+    from selfplay.sft_games import tally_of
+    from tests.duel import duel
+
+    failed = [duel(1, outcome=Outcome(status="failed", reason="empty_reply")), duel(2)]
+    whole = [duel(1), duel(2)]
+    console = Console(file=io.StringIO(), width=120)
+    _print_games(console, tally_of({"base": failed, "trained": whole, "scripted": whole}, seed=0))
+    shown = console.file.getvalue()
+    assert "1 of 2 games of base failed: they kept no form and reached no aim" in shown
+    assert "payoffs are over the 1 scenario where every side was paid; 1 more paid only some sides" in shown
 
 
 def test_json_is_the_result_alone(tmp_path, capsys):

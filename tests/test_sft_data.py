@@ -183,7 +183,28 @@ def test_run_teaches_the_turns_of_its_trained_roles_that_no_limit_cut(tmp_path):
     lessons = run_lessons(folder, settings(conversations=None, held_out=0.0))
     assert {one.conversation.scenario.seed: one.learnt for one in lessons.train} == {2: {0, 2}, 4: {2}}
     assert lessons.held_out == ()
-    assert lessons.notes == ("2 of 3 conversations are used (filter: split=train)",)
+    assert lessons.notes == ("2 of 3 conversations are used; left out: 1 failed or unfinished",)
+
+
+def test_run_without_lessons_says_why_of_each_conversation(tmp_path):
+    cut = [duel(number, finishes=("length", "stop", "length", "stop")) for number in (2, 4)]
+    evaluated = replace(duel(8), scenario=replace(duel(8).scenario, split="held_out"))
+    failed = duel(6, outcome=Outcome(status="failed", reason="timeout"))
+    silent = duel(3)
+    silent = replace(silent, turns=tuple(replace(turn, text="") for turn in silent.turns))
+    folder = stored(tmp_path / "run", *cut, evaluated, failed, silent)
+    with pytest.raises(UserError) as raised:
+        run_lessons(folder, settings(conversations=None))
+    assert str(raised.value) == (
+        "there is nothing to imitate in the 5 conversations of run run: 1 left out by the filter (split=train), "
+        "1 failed or unfinished, 2 with every turn of the imitated roles cut by a limit, "
+        "1 in which the imitated roles say nothing"
+    )
+
+
+def test_run_without_conversations_blames_no_filter(tmp_path):
+    with pytest.raises(UserError, match=r"there is nothing to imitate in the 0 conversations of run run$"):
+        run_lessons(stored(tmp_path / "run"), settings(conversations=None))
 
 
 def test_run_gives_other_roles_when_they_are_named(tmp_path):

@@ -121,6 +121,30 @@ def test_opening_that_most_chats_share_joins_nothing(tmp_path):
     assert (len(found.train), len(found.held_out)) == (8, 2)
 
 
+@pytest.mark.parametrize("opening", ["Please begin.", "Question {}"])
+def test_equal_chats_are_on_one_side(opening, tmp_path):
+    records = [
+        {"messages": [SYSTEM, user(opening.format(number % 7)), assistant(f"Answer {number % 7}")]}
+        for number in range(70)
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    for seed in range(5):
+        found = file_lessons(path, settings(held_out=0.3, seed=seed))
+        answers = [{one.conversation.turns[1].text for one in side} for side in (found.train, found.held_out)]
+        assert answers[0] & answers[1] == set()
+        # Of seven answers, ten times each, three make up the share of 21.
+        assert (len(found.train), len(found.held_out)) == (40, 30)
+
+
+def test_file_is_parted_alike_each_time(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    records = [{"messages": [user("Please begin."), assistant(f"Answer {number % 20}")]} for number in range(40)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    ids = [[one.conversation.id for one in file_lessons(path, settings(held_out=0.2, seed=3)).held_out] for _ in "ab"]
+    assert ids[0] == ids[1]
+
+
 def test_packed_files_and_lists_are_read(tmp_path):
     packed = tmp_path / "chats.jsonl.gz"
     packed.write_bytes(gzip.compress(json.dumps({"messages": CHAT}).encode()))

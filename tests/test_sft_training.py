@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from selfplay import models
-from selfplay.sft_games import tally_of
 from selfplay.sft_settings import SftSettings
 from selfplay.sft_training import batches, build_imitation
-from tests.duel import duel
 from tests.streams import sampled
 
 
@@ -99,27 +97,3 @@ def test_pass_holds_every_lesson_once_in_an_order_of_its_own(tiny):
     orders = [[row.conversation for batch in one for row in batch] for one in passes]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[2]) == sorted(row.conversation for (row,) in lessons)
-
-
-def test_tally_counts_failed_and_cut_games_as_lost():
-    from selfplay.dialog import Outcome
-
-    failed = duel(4, outcome=Outcome(status="failed", reason="empty_reply"))
-    truncated = duel(6, outcome=Outcome(status="truncated", reason="context_full"))
-    won, lost = duel(2, finishes=("stop", "length")), duel(3)
-    tally = tally_of([won, lost, failed, truncated])
-    assert (tally.games, tally.failed) == (4, 1)
-    # Two of four games came to an end of their own; left won one of them and lost the other.
-    assert (tally.protocol, tally.success) == (0.5, 0.5)
-    assert (tally.payoffs, tally.payoff) == ({"left": 0.0, "right": 0.0}, 0.0)
-    # 2 + 4 + 4 + 4 turns, of which one was cut.
-    assert (tally.turns, tally.cut) == (3.5, 1 / 14)
-
-
-def test_tally_of_a_game_without_truth_says_nothing_of_it():
-    from selfplay.dialog import Outcome
-
-    tally = tally_of([duel(2, outcome=Outcome(status="terminated", reason="turn_limit"))])
-    assert tally.protocol == 1.0
-    assert math.isnan(tally.success)
-    assert math.isnan(tally.payoff)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
+import shlex
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -19,12 +19,14 @@ from rich.text import Text
 
 from selfplay import models
 from selfplay.commands.building import build_env
+from selfplay.commands.evaluation_table import cells, number
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, Game
 from selfplay.players import SCRIPTED
+from selfplay.resampling import CONFIDENCE
 from selfplay.reward_model.readers import SUFFIXES
 from selfplay.run_folder import is_run
 from selfplay.run_reader import find_run
@@ -34,7 +36,7 @@ from selfplay.stored_config import read_stored_config
 if TYPE_CHECKING:
     from selfplay.sft import Epoch, SftResult
     from selfplay.sft_data import Lessons
-    from selfplay.sft_games import Tally
+    from selfplay.sft_games import GameTally
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
@@ -44,11 +46,13 @@ selfplay sft from=scripted|RUN|FILE [env=NAME] [model=NAME] [key=value ...] [--d
 
 Teach a model to say what was said in given conversations, so that it can hold a game's form before rewards come.  The
 result is a run whose RUN or RUN@STEP is a model= like any other: `train model=RUN` goes on from it, and stays near it.
-Held-out losses are shown before and after each pass, and held-out games before and after.
+Held-out losses are shown before and after each pass, and held-out games before and after, on the same scenarios.
 
   from=scripted            games that the environment's own players play, on its train split
   from=RUN                 conversations of a stored run: what its trained roles said
-  from=FILE.jsonl          chats as OpenAI and TRL write them: messages, or prompt and completion; see `export`
+  from=FILE.jsonl          chats as OpenAI and TRL write them: messages, or prompt and completion; see `export`.  Equal
+                           chats, and those that open alike, are all learnt or all held out; seed= chooses which, so
+                           that the same file and seed always part alike
   env=signal               which game; env.KEY=VALUE sets one of its settings.  Of a run: its own, unless said
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
   filter='payoff>0.8'      which conversations (docs/filters.md); payoff and reward are those of the role that is
@@ -58,7 +62,8 @@ Held-out losses are shown before and after each pass, and held-out games before 
                            most so many (default: all), of which the share held_out only measures
   epochs=3 batch=8         passes, and conversations an update; patience=1 ends it when the held-out loss rises
   method=lora              train adapters; full: every parameter.  learning_rate=1e-3 (default with full: 1e-4)
-  evaluation.conversations=32   held-out games before and after; 0: none
+  evaluation.conversations=32   held-out games before and after, with 95% intervals of what changed; 0: none.  A game
+                           that failed kept no form; payoffs are over the scenarios where every side was paid
   out=FOLDER               the run folder (default: runs/sft-ENV-MODEL-DATE-TIME)
   --dry-run                read the conversations, print all settings and stop
   --json                   print the result as JSON
@@ -70,7 +75,7 @@ Examples:
   selfplay sft from=my-run filter='payoff>0.8 & protocol=true'
   selfplay sft from=chats.jsonl model=smollm2-135m
 """
-COLUMNS = ("base", "trained", SCRIPTED)
+BASE, TRAINED = "base", "trained"  # columns, beside that of the scripts
 
 
 def run(line: CommandLine) -> int:
@@ -190,39 +195,62 @@ def _interruptible() -> Iterator[None]:
 def _report(console: Console, result: SftResult, settings: SftSettings, env: Env | None) -> None:
     console.print()
     console.print(_losses(result.epochs))
-    if result.games:
-        console.print(_table(result.games))
-    folder = result.folder
-    is_named = folder.parent == settings.runs
-    name = folder.name if is_named else str(folder)
-    # A name is looked up under runs/ unless another place is given.
-    place = f" runs={settings.runs}" if is_named and settings.runs != SftSettings().runs else ""
-    program = program_name()
-    hints = [f"stored in {folder}"]
-    if env is not None:
-        reward = " -r payoff=1" if isinstance(env, Game) else ""
-        hints.append(
-            f"go on with rewards:  {program} train model={name} {_env_words(settings.env, env)}{reward}{place}"
-        )
-        hints.append(f"talk to it:          {program} play model={name} {_env_words(settings.env, env)}{place}")
-        hints.append(f"its conversations:   {program} ls {name}")
-    else:
-        hints.append(f"go on with rewards:  {program} train model={name}")
-    for hint in hints:
+    if result.games is not None:
+        _print_games(console, result.games)
+    for hint in _hints(result.folder, settings, env):
         # A command that is broken into two lines cannot be copied.
         console.print(_dim(hint), soft_wrap=True)
 
 
-def _env_words(spec: PluginSpec, env: Env) -> str:
-    """Return the words that name this very game: its settings too, where they are not the usual ones."""
-    words = [f"env={spec.name}"]
-    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(env) if dataclasses.is_dataclass(env) else ()
-    defaults = {field.name: field.default for field in fields}
-    for name, default in defaults.items():
-        value = getattr(env, name)
-        if name in spec.settings and value != default and isinstance(value, str | int | float):
-            words.append(f"env.{name}={value}")
-    return " ".join(words)
+def _hints(folder: Path, settings: SftSettings, env: Env | None) -> list[str]:
+    """Return what can be done next: commands that can be copied, of the same game with the same settings."""
+    is_named = folder.parent == settings.runs
+    name = folder.name if is_named else str(folder)
+    # A name is looked up under runs/ unless another place is given.
+    place = [f"runs={settings.runs}"] if is_named and settings.runs != SftSettings().runs else []
+    same = [] if env is None else [*_env_words(settings.env, env), *_limit_words(settings)]
+    payoff = ["-r", "payoff=1"] if isinstance(env, Game) else []
+
+    def command(*words: str) -> str:
+        return f"{program_name()} {shlex.join(words)}"
+
+    found = [
+        f"stored in {folder}",
+        f"go on with rewards:  {command('train', f'model={name}', *same, *payoff, *place)}",
+    ]
+    if env is not None:
+        found.append(f"talk to it:          {command('play', f'model={name}', *same, *place)}")
+    return [*found, f"its conversations:   {command('ls', name, *place)}"]
+
+
+def _env_words(spec: PluginSpec, env: Env) -> list[str]:
+    """Return the fewest words that name this very game: settings that change nothing are left out."""
+    needed = dict(spec.settings)
+    for name in spec.settings:
+        fewer = {key: value for key, value in needed.items() if key != name}
+        if _gives(PluginSpec.model_validate({**fewer, "name": spec.name}), env):
+            needed = fewer
+    return [f"env={spec.name}", *(_word(f"env.{name}", value) for name, value in needed.items())]
+
+
+def _gives(spec: PluginSpec, env: Env) -> bool:
+    try:
+        return build_env(spec) == env
+    except UserError:
+        return False
+
+
+def _word(key: str, value: object) -> str:
+    """Return a word that is read back as this value of a setting."""
+    if isinstance(value, list | dict):
+        return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    return f"{key}={'null' if value is None else value}"
+
+
+def _limit_words(settings: SftSettings) -> list[str]:
+    """Return the words for how long a message may be, as the games were played: short ones may be all there is."""
+    limit = settings.sampling.max_new_tokens
+    return [] if limit == SftSettings().sampling.max_new_tokens else [f"sampling.max_new_tokens={limit}"]
 
 
 def _losses(epochs: Sequence[Epoch]) -> Table:
@@ -233,41 +261,38 @@ def _losses(epochs: Sequence[Epoch]) -> Table:
     return table
 
 
-def _table(games: Mapping[str, Tally]) -> Table:
-    """Return success, protocol and payoff of each side; what the game does not say has no row."""
-    shown = [name for name in COLUMNS if name in games]
-    table = _new_table(f"{games[shown[0]].games} held-out games", *shown)
-    tallies = [games[name] for name in shown]
-    rows: dict[str, list[str]] = {
-        "form kept": [_share(tally.protocol) for tally in tallies],
-        "aim reached": [_share(tally.success) for tally in tallies],
-        "payoff": [_number(tally.payoff) for tally in tallies],
-    }
-    roles = dict.fromkeys(role for tally in tallies for role in tally.payoffs)
-    for role in roles if len(roles) > 1 else ():
-        rows[f"payoff of {one_line(role)}"] = [_number(tally.payoffs.get(role, math.nan)) for tally in tallies]
-    rows["turns"] = [f"{tally.turns:.1f}" for tally in tallies]
-    rows["turns cut by a limit"] = [_share(tally.cut) for tally in tallies]
-    rows["failed"] = [str(tally.failed) for tally in tallies]
-    for name, cells in rows.items():
-        if any(cell not in ("-", "0") for cell in cells):
-            table.add_row(name, *cells)
-    return table
+def _print_games(console: Console, games: GameTally) -> None:
+    """Print what each side's games came to; a change whose interval excludes 0 stands out."""
+    table = _new_table(f"{games.games} held-out games", BASE, TRAINED, "change", f"{CONFIDENCE:.0%} interval", SCRIPTED)
+    scripted = games.sides[SCRIPTED].numbers
+    for row in games.changes:
+        table.add_row(*cells(row), Text(number(row.name, scripted[row.name].value)))
+    console.print(table)
+    for note in _notes(games):
+        console.print(_dim(note))
+    console.print()
+
+
+def _notes(games: GameTally) -> Iterator[str]:
+    """Yield what is to be known of the games that some numbers leave out."""
+    failed = {name: side.failed for name, side in games.sides.items() if side.failed}
+    if failed:
+        counts = ", ".join(f"{num} of {games.games} games of {name}" for name, num in failed.items())
+        yield f"{counts} failed: they kept no form and reached no aim"
+    if games.partly_paid:
+        over = plural(games.paid, "scenario")
+        yield f"payoffs are over the {over} where every side was paid; {games.partly_paid} more paid only some sides"
 
 
 def _new_table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=place > 0)
     return table
 
 
 def _number(value: float) -> str:
     return f"{value:z.3f}" if math.isfinite(value) else "-"
-
-
-def _share(value: float) -> str:
-    return f"{value:.0%}" if math.isfinite(value) else "-"
 
 
 def _dim(text: str) -> Text:

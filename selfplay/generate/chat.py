@@ -11,7 +11,8 @@ Where a stream differs from its chat template's render of the same messages (the
   * a template that adds an empty reasoning block to its prompt has it before every turn, not only before the last;
   * a template that trims contents trims what is heard; what was said stays as it was sampled, also where the template
     puts a space before or behind a reply: the model says it, or does not;
-  * a model without a chat template gets lines of ``Name: text``, in which messages have no line breaks.
+  * a model without a chat template gets lines of ``Name: text``, in which messages have no line breaks; what nobody
+    said, as an environment's answer to a role that speaks alone, is a line without a name.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class _Format(Protocol):
     @property
     def end_of_turn(self) -> frozenset[int]: ...
     def opening(self, brief: str, heard: str, *, speaker: str, partner: str | None) -> Pieces: ...
-    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces: ...
+    def message(self, heard: str, *, speaker: str, partner: str | None) -> Pieces: ...
     def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces: ...
     def next_speaker(self, *, speaker: str, is_first_role: bool) -> Pieces: ...
     def closing(self, last: int) -> Pieces: ...
@@ -145,7 +146,8 @@ class ChatBridge:
         partner = " and ".join(other.capitalize() for other in roles if other != role)
         if not any(turn.role == role for turn in turns):
             return self._format.opening(brief, heard_text, speaker=speaker, partner=partner if turns else None)
-        return self._format.message(heard_text, speaker=speaker, partner=partner)
+        # Who speaks again at once heard nobody: whatever reached it is its environment's, and has no name.
+        return self._format.message(heard_text, speaker=speaker, partner=None if turns[-1].role == role else partner)
 
 
 def is_said_by(turn: Turn, player: str, *, stream: str) -> bool:
@@ -178,7 +180,7 @@ class _TemplateFormat:
         content = (*s.opening, self._trim(brief), *between, self._trim(heard) or OPENER)
         return (*content, *s.user_to_reply, *s.reasoning)
 
-    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces:
+    def message(self, heard: str, *, speaker: str, partner: str | None) -> Pieces:
         s = self.scaffold
         return (*s.reply_to_user, self._trim(heard), *s.user_to_reply, *s.reasoning)
 
@@ -226,8 +228,10 @@ class _NameFormat:
         said = (f"{partner}: {line}\n" if partner else f"{line}\n\n") if line else ""
         return (f"{brief.strip()}\n\n{said}{speaker}:",)
 
-    def message(self, heard: str, *, speaker: str, partner: str) -> Pieces:
-        return (f"{partner}: {_one_line(heard)}\n{speaker}:",)
+    def message(self, heard: str, *, speaker: str, partner: str | None) -> Pieces:
+        line = _one_line(heard)
+        told = f"{partner}: {line}\n" if partner else f"{line}\n" if line else ""
+        return (f"{told}{speaker}:",)
 
     def shared_opening(self, brief: str, *, speaker: str, is_first_role: bool) -> Pieces:
         return (f"{brief.strip()}\n\n{speaker}:",)

@@ -6,8 +6,9 @@ Pure: conversations in, numbers out.  What was played, and by whom, is `selfplay
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from selfplay.dialog import Conversation
@@ -21,7 +22,7 @@ from selfplay.evaluate import (
     means_of,
     ratio_means,
 )
-from selfplay.game_numbers import Sums, add_up, game_sums, is_scored
+from selfplay.game_numbers import Sums, add_up, contest_of, game_sums, is_scored, unfitting
 from selfplay.interfaces import GameSheet
 from selfplay.resampling import CONFIDENCE, NUM_RESAMPLES
 from selfplay.score import has_failed
@@ -35,6 +36,7 @@ __all__ = [
     "evaluate_games",
     "game_evaluation_from_json",
     "game_evaluation_to_json",
+    "without",
 ]
 
 GAME_EVALUATION = "game_evaluation.json"  # in a run folder
@@ -61,7 +63,8 @@ class GameLine:
     num_conversations: int  # counted
     num_unpaid: int  # counted without a payoff, as what a limit of the engine cut: they are in no `game/` number
     num_failed: int  # conversations of this line that failed
-    numbers: Mapping[str, Mean]  # by name, as `selfplay.evaluate.compare` and `selfplay.game_numbers` define them
+    # By name, as `selfplay.evaluate.compare` and `selfplay.game_numbers` define them, without what tells nothing here.
+    numbers: Mapping[str, Mean]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +121,29 @@ def evaluate_games(
 
     played: (version, opponent) -> its conversations, those of one opponent on the same scenarios; references: player
     -> conversations in which it fills every role.  Against one opponent all versions are measured on the same
-    scenarios: where a conversation of any version failed, the scenario is left out at all.
+    scenarios: where a conversation of any version failed, the scenario is left out at all.  Numbers that tell nothing
+    of the policy in this game, see `selfplay.game_numbers.unfitting`, are in no line.
     """
     versions = sorted({at for at, _ in played})
+    talks = {key: [one.scored.conversation for one in side] for key, side in played.items()}
+    contest = contest_of(chain(*talks.values(), *(references or {}).values()))
     lines, changes = [], []
     for against in dict.fromkeys(against for _, against in played):
         sides = {at: played[at, against] for at in versions if (at, against) in played}
-        kept = _whole_scenarios([one.scored.conversation for side in sides.values() for one in side])
+        kept = _whole_scenarios(chain(*(talks[at, against] for at in sides)))
         whole = {at: [one for one in side if _key(one.scored.conversation) in kept] for at, side in sides.items()}
-        lines += [_line(whole[at], sides[at], at=at, against=against, seed=seed, num=num_resamples) for at in sides]
+        unfit = unfitting(chain(*(talks[at, against] for at in sides)), contest=contest)
+        lines += [
+            _without(_line(whole[at], sides[at], at=at, against=against, seed=seed, num=num_resamples), unfit)
+            for at in sides
+        ]
         first, *later = sides
         changes += [
             GameChange(
                 at=at,
                 since=first,
                 against=against,
-                comparison=compare(whole[first], whole[at], seed=seed, num_resamples=num_resamples),
+                comparison=without(compare(whole[first], whole[at], seed=seed, num_resamples=num_resamples), unfit),
             )
             for at in later
         ]
@@ -148,6 +158,15 @@ def evaluate_games(
         chance=None if sheet is None else sheet.chance,
         best=None if sheet is None else sheet.best,
     )
+
+
+def without(comparison: Comparison, names: Collection[str]) -> Comparison:
+    """Return a comparison without the rows of these names."""
+    return replace(comparison, rows=tuple(row for row in comparison.rows if row.name not in names))
+
+
+def _without(line: GameLine, names: Collection[str]) -> GameLine:
+    return replace(line, numbers={name: mean for name, mean in line.numbers.items() if name not in names})
 
 
 def _line(
@@ -229,26 +248,21 @@ def game_evaluation_from_json(data: Mapping[str, Any]) -> GameEvaluation:
         best=_optional(data["promised"]["best"]),
         lines=tuple(
             GameLine(
-                at=int(line["at"]),
-                against=str(line["against"]),
-                **{name: int(line[name]) for name in LINE_COUNTS},
+                **_fields(line, counts=("at", *LINE_COUNTS), words=("against",)),
                 numbers=_means_from_json(line["numbers"]),
             )
             for line in data["lines"]
         ),
         changes=tuple(
             GameChange(
-                at=int(change["at"]),
-                since=int(change["since"]),
-                against=str(change["against"]),
+                **_fields(change, counts=("at", "since"), words=("against",)),
                 comparison=comparison_from_json(change["comparison"]),
             )
             for change in data["changes"]
         ),
         references=tuple(
             ReferenceLine(
-                player=str(line["player"]),
-                **{name: int(line[name]) for name in REFERENCE_COUNTS},
+                **_fields(line, counts=REFERENCE_COUNTS, words=("player",)),
                 numbers=_means_from_json(line["numbers"]),
             )
             for line in data["references"]
@@ -258,6 +272,10 @@ def game_evaluation_from_json(data: Mapping[str, Any]) -> GameEvaluation:
 
 def _counts(record: object, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
+
+
+def _fields(data: Mapping[str, Any], *, counts: Iterable[str], words: Iterable[str]) -> dict[str, Any]:
+    return {**{name: int(data[name]) for name in counts}, **{name: str(data[name]) for name in words}}
 
 
 def _means_to_json(numbers: Mapping[str, Mean]) -> dict[str, dict[str, float | None]]:

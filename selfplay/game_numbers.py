@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
 
 from selfplay.dialog import Conversation, Outcome
 
-__all__ = ["GAME", "Sums", "add_up", "breakers", "game_sums", "is_scored", "trained_roles"]
+__all__ = [
+    "GAME",
+    "Contest",
+    "Sums",
+    "add_up",
+    "breakers",
+    "contest_of",
+    "game_sums",
+    "is_scored",
+    "trained_roles",
+    "unfitting",
+]
 
 GAME = "game/"  # what the paths of these numbers begin with
 SUCCESS = "success"  # the fact in which a game says whether the aim was reached
+AT_FAULT = "at_fault"  # the fact in which a game may name the roles that broke the form
+PAYOFF_TOLERANCE = 1e-9  # env units: payoffs as near as this are equal
 
 # Name -> what is summed, and what the sum is divided by to give a mean.
 Sums = Mapping[str, tuple[float, float]]
+Contest = Literal["none", "general", "zero_sum"]
 
 
 def game_sums(conversation: Conversation, roles: Collection[str]) -> Sums:
@@ -25,7 +40,9 @@ def game_sums(conversation: Conversation, roles: Collection[str]) -> Sums:
 
     - `game/payoff`: the mean over these roles, in env units; `game/payoff/ROLE`: of one, where the game has several;
       `game/opponent_payoff`: the mean over the other roles, if there are any.
-    - `game/success`: whether the aim was reached; `game/turns`: turns of all roles.
+    - `game/win`, where others are paid too: the share of these roles that were paid more than every other one's role,
+      a tie with the best of them counting one half.
+    - `game/success`: whether the aim was reached, whosever aim the game means; `game/turns`: turns of all roles.
     - `game/protocol_ok`: whether everybody kept the form; `game/fault`: whether one of these roles broke it;
       `game/opponent_fault`: whether another did.
     """
@@ -43,6 +60,30 @@ def game_sums(conversation: Conversation, roles: Collection[str]) -> Sums:
         sums["game/opponent_fault"] = (float(any(role in others for role in at_fault)), 1.0)
     sums["game/turns"] = (float(conversation.num_turns), 1.0)
     return sums
+
+
+def contest_of(conversations: Iterable[Conversation]) -> Contest:
+    """Return how far roles play against each other, as all that was played of a game shows it.
+
+    "none": in every conversation all roles were paid the same; "zero_sum": payoffs always sum to 0; else "general".
+    """
+    outcomes = [one.outcome for one in conversations if one.outcome is not None and is_scored(one)]
+    payoffs = [list(outcome.payoff.values()) for outcome in outcomes]
+    if all(max(values) - min(values) <= PAYOFF_TOLERANCE for values in payoffs):
+        return "none"
+    return "zero_sum" if all(abs(math.fsum(values)) <= PAYOFF_TOLERANCE for values in payoffs) else "general"
+
+
+def unfitting(conversations: Iterable[Conversation], *, contest: Contest) -> set[str]:
+    """Return which numbers of these conversations tell nothing of the trained players in such a contest.
+
+    Who meets others in a zero-sum game has not won where the aim was reached: it is the aim of one side.  Where all are
+    always paid the same, nobody wins.
+    """
+    if contest == "none":
+        return {"game/win"}
+    has_others = any(len(trained_roles(one)) < len(one.scenario.roles) for one in conversations)
+    return {"game/success"} if contest == "zero_sum" and has_others else set()
 
 
 def add_up(sums: Iterable[Sums]) -> dict[str, tuple[float, float]]:
@@ -63,13 +104,17 @@ def is_scored(conversation: Conversation) -> bool:
 def breakers(conversation: Conversation) -> set[str]:
     """Return the roles that broke the form, as far as that can be told; only where the game finds it broken at all.
 
-    Surest are refused moves, and whom the game names for ending by a breach.  Without these it is whom the game blames
-    for reaching the turn limit, and else whose turns have no move, in a conversation where others have: in some games
-    a turn without a move is a breach, in others mere talk, so that it blames nobody beside surer signs.
+    A game may name them itself, in ``facts["at_fault"]``.  Without that, surest are refused moves, and whom the game
+    names for ending by a breach.  Without these it is whom the game blames for reaching the turn limit, and else whose
+    turns have no move, in a conversation where others have: in some games a turn without a move is a breach, in others
+    mere talk, so that it blames nobody beside surer signs.
     """
     outcome = conversation.outcome
     if outcome is None or outcome.protocol_ok:
         return set()
+    told = _told_at_fault(conversation, outcome)
+    if told is not None:
+        return told
     refused = {turn.role for turn in conversation.turns if turn.action is not None and not turn.action.legal}
     named = set() if outcome.by is None else {outcome.by}
     if outcome.reason == "rule_violation":
@@ -80,6 +125,13 @@ def breakers(conversation: Conversation) -> set[str]:
 def trained_roles(conversation: Conversation) -> list[str]:
     """Return the roles that trained players filled."""
     return [role for role, player in conversation.players.items() if player.trained]
+
+
+def _told_at_fault(conversation: Conversation, outcome: Outcome) -> set[str] | None:
+    told = outcome.facts.get(AT_FAULT)
+    if not isinstance(told, list | tuple) or not all(role in conversation.scenario.roles for role in told):
+        return None
+    return set(told)
 
 
 def _moveless(conversation: Conversation) -> set[str]:
@@ -93,7 +145,17 @@ def _payoffs(outcome: Outcome, roles: Collection[str], others: Collection[str]) 
         sums |= {f"game/payoff/{role}": (outcome.payoff[role], 1.0) for role in roles if role in outcome.payoff}
     if others:
         sums["game/opponent_payoff"] = _mean_over(outcome, others)
+    theirs = [outcome.payoff[role] for role in others if role in outcome.payoff]
+    wins = [_win(outcome.payoff[role], max(theirs)) for role in roles if theirs and role in outcome.payoff]
+    if wins:
+        sums["game/win"] = (math.fsum(wins) / len(wins), 1.0)
     return sums
+
+
+def _win(own: float, best_of_others: float) -> float:
+    if abs(own - best_of_others) <= PAYOFF_TOLERANCE:
+        return 0.5
+    return float(own > best_of_others)
 
 
 def _mean_over(outcome: Outcome, roles: Collection[str]) -> tuple[float, float]:

@@ -8,7 +8,8 @@ import pytest
 
 from selfplay.commands import main
 from selfplay.commands.building import build_env, build_rewards
-from selfplay.config import resolve
+from selfplay.config import read_config, resolve
+from selfplay.models import num_cores
 from selfplay.store import RunReader
 from selfplay.train_settings import TrainSettings
 from selfplay.training_run import TrainingRun
@@ -101,6 +102,7 @@ def test_eval_stores_both_sides_when_it_is_told_where(train: Train, capsys, tmp_
         (["nothing", "runs=nowhere"], "there is no run 'nothing'"),
         (["a", "b"], "eval takes one run, not 2: a b"),
         (["a", "conversation=3"], "conversation: unknown key; did you mean conversations?"),
+        (["a", "engine.thread=1"], "engine.thread: unknown key; did you mean engine.threads?"),
     ],
 )
 def test_wrong_words_are_refused_in_a_sentence(words, message, capsys):
@@ -170,6 +172,51 @@ def test_eval_of_a_game_against_itself_is_the_comparison_of_training(game: Path,
     found = printed(capsys, str(game), "against=self")["metrics"]
     assert found["game/payoff"]["trained"] == known["game/payoff"]["trained"]
     assert set(found) == set(known)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, capsys) -> Path:
+    """Train a small run at a game of one role and return its folder."""
+    words = ("env=twenty_questions", "env.questions=3", "model=tiny", "sampling.max_new_tokens=4")
+    assert main(["train", *GAME, *words, f"out={tmp_path}/runs/alone"]) == 0
+    capsys.readouterr()
+    return tmp_path / "runs" / "alone"
+
+
+def test_eval_of_a_game_with_one_role_has_scripts_and_chance_beside(alone: Path, capsys, tmp_path):
+    out = tmp_path / "out"
+    found = printed(capsys, str(alone), f"out={out}")
+    known = json.loads((alone / "evaluation.json").read_text())["metrics"]
+    assert found["metrics"]["game/payoff"]["trained"] == known["game/payoff"]["trained"]
+    # Counted again from what is stored.
+    for line in found["references"]:
+        paid = [
+            talk.outcome.payoff["asker"]
+            for talk in RunReader(out).conversations()
+            if talk.players["asker"].policy == line["player"]
+        ]
+        assert len(paid) == line["num_scenarios"] == 3
+        assert line["numbers"]["game/payoff"]["value"] == pytest.approx(sum(paid) / 3)
+    assert [line["player"] for line in found["references"]] == ["scripted", "chance"]
+    stored = json.loads((out / "game_evaluation.json").read_text())
+    assert (stored["references"], stored["promised"]) == (found["references"], found["promised"])
+    assert main(["eval", str(alone)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("held out") < shown.index("in every role") < shown.index("the game promises")
+
+
+def test_eval_runs_on_other_threads_and_keeps_what_the_run_says_of_the_rest(train: Train, capsys, tmp_path):
+    import torch
+
+    run, out, before = train("a", "engine.max_batch=3"), tmp_path / "out", torch.get_num_threads()
+    threads = num_cores() + 1
+    try:
+        printed(capsys, str(run), f"engine.threads={threads}", f"out={out}")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    kept, used = (resolve(TrainSettings, [], under=read_config(f"{of}/config.yaml")).engine for of in (run, out))
+    assert used == kept.model_copy(update={"threads": threads})
 
 
 def test_eval_where_nothing_is_paid_meets_others_when_asked(train: Train, capsys):

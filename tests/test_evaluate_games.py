@@ -21,10 +21,10 @@ ROLES = ("buyer", "seller")
 WHOLE = "terminated"
 
 
-def talk(seed: int, role: str | None, payoffs: tuple[float, float], *, words: str = "a b", status: str = WHOLE):
-    """Make a conversation: buyer, then seller; `role` is the policy's, None: scripts have both."""
+def talk(seed: int, role: str | None, payoffs: tuple[float, float], *, has_all: bool = False, status: str = WHOLE):
+    """Make a conversation: buyer, then seller; `role` is the policy's, has_all: both are; None: scripts have both."""
     policy, script = PlayerInfo(policy="learner", model="m", trained=True), PlayerInfo(policy="scripted")
-    turns = [Turn(role=name, text=words, heard_text="", player="", said=np.zeros(2, np.int32)) for name in ROLES]
+    turns = [Turn(role=name, text="a b", heard_text="", player="", said=np.zeros(2, np.int32)) for name in ROLES]
     outcomes = {
         WHOLE: Outcome(
             status="terminated",
@@ -38,7 +38,7 @@ def talk(seed: int, role: str | None, payoffs: tuple[float, float], *, words: st
     return Conversation(
         id=f"000000-e{seed:02d}-0",
         scenario=Scenario(env="haggle", seed=seed, split="held_out", roles=ROLES),
-        players={name: policy if name == role else script for name in ROLES},
+        players={name: policy if has_all or name == role else script for name in ROLES},
         turns=tuple(turns),
         outcome=outcomes[status],
     )
@@ -76,6 +76,7 @@ def test_a_line_is_the_mean_over_scenarios_and_both_roles():
         "payoff/buyer": 0.25,
         "payoff/seller": 0.5,
         "opponent_payoff": 0.25,  # (0.25 + 0.5 + 0 + 0.25) / 4
+        "win": 0.625,  # above 0.25, and above 0.5; 0 to 0 is half a win; below 0.25
         "success": 0.75,
         "protocol_ok": 1.0,
         "fault": 0.0,
@@ -127,6 +128,36 @@ def test_what_a_limit_cut_is_counted_as_unpaid():
     played = measured(talk(0, "buyer", (0.5, 0.5)), talk(0, "seller", (0, 0), status="truncated"))
     line = evaluate_games({(0, "base"): played}, env="haggle", seed=0).line(at=0, against="base")
     assert (line.num_conversations, line.num_unpaid, numbers(line)["payoff"]) == (2, 1, 0.5)
+
+
+def test_success_is_no_number_of_the_policy_where_one_wins_what_the_other_loses():
+    won, lost, drawn = (1.0, -1.0), (-1.0, 1.0), (0.0, 0.0)
+    mirror = measured(talk(0, "buyer", won, has_all=True), talk(1, "buyer", drawn, has_all=True))
+    played = {
+        (0, "base"): swapped((lost, lost), (drawn, drawn)),
+        (4, "base"): swapped((won, lost), (drawn, drawn)),
+        (4, "self"): mirror,
+    }
+    evaluation = evaluate_games(played, env="taboo", seed=0, references={"scripted": [talk(0, None, won)]})
+    base, self_play = (evaluation.line(at=4, against=against) for against in ("base", "self"))
+    assert (numbers(base)["win"], "success" in numbers(base)) == (0.75, False)  # (1 + 1 + 1/2 + 1/2) / 4
+    assert ("win" in numbers(self_play), "success" in numbers(self_play)) == (False, True)
+    assert "game/success" in evaluation.references[0].numbers
+    (change,) = evaluation.changes
+    rows = {row.name: row for row in change.comparison.rows}
+    assert "game/success" not in rows
+    assert (rows["game/win"].base, rows["game/win"].trained) == (0.5, 0.75)
+
+
+def test_where_all_are_always_paid_the_same_nobody_wins():
+    shared, nothing = (1.0, 1.0), (0.0, 0.0)
+    line = evaluate_games({(0, "base"): swapped((shared, nothing))}, env="e", seed=0).line(at=0, against="base")
+    assert "win" not in numbers(line)
+    assert numbers(line)["success"] == 0.5
+    # A whole line may be paid 0; that the game pays its roles differently is seen elsewhere.
+    other = {"scripted": [talk(0, None, (0.25, 0.75))]}
+    line = evaluate_games({(0, "base"): swapped((nothing, nothing))}, env="e", seed=0, references=other).lines[0]
+    assert (numbers(line)["win"], numbers(line)["success"]) == (0.5, 0.0)
 
 
 def test_references_are_means_over_all_roles_with_the_promises_beside():

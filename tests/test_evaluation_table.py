@@ -84,7 +84,12 @@ def test_nothing_to_compare_is_said():
 
 
 def test_numbers_of_games_have_names_and_shares_are_per_cent():
-    rows = (row("game/payoff/buyer", 0.25, 0.5, 0.125, 0.375), row("game/success", 0.5, 0.75, 0.1, 0.4))
+    rows = (
+        row("game/payoff/buyer", 0.25, 0.5, 0.125, 0.375),
+        row("game/win", 0.5, 0.75, 0.1, 0.4),
+        row("game/success", 0.5, 0.75, 0.1, 0.4),
+    )
     lines = [" ".join(line.split()) for line in shown(Comparison(rows=rows, num_scenarios=9, num_dropped=0))]
     assert "payoff as buyer 0.250 0.500 +0.250 +0.125 to +0.375" in lines
+    assert "won 50% 75% +25 +10 to +40" in lines
     assert "success 50% 75% +25 +10 to +40" in lines

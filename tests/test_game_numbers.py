@@ -2,19 +2,20 @@
 
 import pytest
 
-from selfplay.dialog import Action, Conversation, Outcome, Scenario, Turn
-from selfplay.game_numbers import add_up, breakers, game_sums, is_scored
+from selfplay.dialog import Action, Conversation, Outcome, PlayerInfo, Scenario, Turn
+from selfplay.game_numbers import add_up, breakers, contest_of, game_sums, is_scored, unfitting
 
 
-def talk(outcome: Outcome | None, *actions: Action | None) -> Conversation:
-    """Make a conversation in which buyer and seller take turns."""
+def talk(outcome: Outcome | None, *actions: Action | None, trained: tuple[str, ...] = ()) -> Conversation:
+    """Make a conversation in which buyer and seller take turns; trained: the policy's roles."""
     roles = ("buyer", "seller")
     turns = [
         Turn(role=roles[k % 2], text="x", heard_text="", player="scripted", action=action)
         for k, action in enumerate(actions)
     ]
     scenario = Scenario(env="e", seed=1, split="train", roles=roles)
-    return Conversation(id="000000-g00-0", scenario=scenario, turns=tuple(turns), outcome=outcome)
+    players = {role: PlayerInfo(policy="x", trained=role in trained) for role in roles}
+    return Conversation(id="000000-g00-0", scenario=scenario, players=players, turns=tuple(turns), outcome=outcome)
 
 
 def deal(**changes) -> Outcome:
@@ -28,6 +29,7 @@ def test_one_role_has_its_payoff_and_its_opponents():
         "game/payoff": (0.75, 1.0),
         "game/payoff/seller": (0.75, 1.0),
         "game/opponent_payoff": (0.25, 1.0),
+        "game/win": (1.0, 1.0),
         "game/success": (1.0, 1.0),
         "game/protocol_ok": (1.0, 1.0),
         "game/fault": (0.0, 1.0),
@@ -40,7 +42,58 @@ def test_all_roles_have_the_mean_payoff_and_no_opponent():
     sums = game_sums(talk(deal(), None), ["buyer", "seller"])
     assert sums["game/payoff"] == (0.5, 1.0)  # (0.25 + 0.75) / 2
     assert (sums["game/payoff/buyer"], sums["game/payoff/seller"]) == ((0.25, 1.0), (0.75, 1.0))
-    assert not [name for name in sums if "opponent" in name]
+    assert not [name for name in sums if "opponent" in name or name == "game/win"]
+
+
+@pytest.mark.parametrize(
+    ("payoff", "roles", "win"),
+    [
+        ({"a": 1.0, "b": -1.0}, ["a"], 1.0),
+        ({"a": 1.0, "b": -1.0}, ["b"], 0.0),
+        ({"a": 0.5, "b": 0.5}, ["b"], 0.5),
+        ({"a": 0.1 + 0.2, "b": 0.3}, ["b"], 0.5),  # as equal as floats can be
+        ({"a": 0.5, "b": 0.5, "c": 0.25}, ["a"], 0.5),  # with the best of the others
+        ({"a": 0.5, "b": 0.75, "c": 0.25}, ["a"], 0.0),  # above one of them alone
+        ({"a": 0.5, "b": 0.75, "c": 0.5}, ["a", "b"], 0.75),  # (1/2 + 1) / 2 over the third
+    ],
+)
+def test_a_win_is_a_payoff_above_that_of_all_others(payoff: dict[str, float], roles: list[str], win: float):
+    scenario = Scenario(env="e", seed=1, split="train", roles=tuple(payoff))
+    ended = Outcome(status="terminated", reason="agreement", payoff=payoff)
+    sums = game_sums(Conversation(id="000000-g00-0", scenario=scenario, outcome=ended), roles)
+    assert sums["game/win"] == (win, 1.0)
+
+
+def test_where_one_role_is_paid_or_plays_nobody_wins():
+    assert "game/win" not in game_sums(talk(deal(payoff={"seller": 1.0})), ["seller"])
+    assert "game/win" not in game_sums(talk(deal(payoff={"seller": 1.0})), ["buyer"])
+
+
+WON, LOST, DRAWN = ({"buyer": value, "seller": -value} for value in (1.0, -0.2, 0.0))
+SHARED = {"buyer": 1.0, "seller": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("payoffs", "contest"),
+    [
+        ((WON, LOST, DRAWN), "zero_sum"),
+        ((DRAWN, DRAWN), "none"),
+        ((SHARED, DRAWN), "none"),
+        ((WON, SHARED), "general"),
+        (({"buyer": 0.25, "seller": 0.75}, DRAWN), "general"),
+        ((), "none"),
+    ],
+)
+def test_how_far_roles_play_against_each_other_shows_in_all_outcomes(payoffs, contest):
+    cut = Outcome(status="truncated", reason="context_full")
+    assert contest_of([*(talk(deal(payoff=paid)) for paid in payoffs), talk(cut), talk(None)]) == contest
+
+
+def test_success_tells_nothing_of_who_has_one_side_of_a_zero_sum_game():
+    both, one = talk(deal(), trained=("buyer", "seller")), talk(deal(), trained=("buyer",))
+    assert unfitting([one], contest="zero_sum") == unfitting([both, one], contest="zero_sum") == {"game/success"}
+    assert unfitting([both], contest="zero_sum") == unfitting([one], contest="general") == set()
+    assert unfitting([one], contest="none") == {"game/win"}
 
 
 def test_who_broke_the_form_is_whom_the_game_names_or_whose_move_was_refused():
@@ -77,6 +130,26 @@ def test_breakers_without_a_named_breach_are_told_from_moves_or_the_turn_limit(
     outcome: Outcome, actions: tuple[Action | None, ...], at_fault: set[str]
 ):
     assert breakers(talk(outcome, *actions)) == at_fault
+
+
+@pytest.mark.parametrize(
+    ("told", "at_fault"),
+    [
+        (["buyer"], {"buyer"}),  # not the seller, whose move was refused
+        (("buyer", "seller"), {"buyer", "seller"}),
+        ([], set()),
+        # What is no list of roles is passed over.
+        ("buyer", {"seller"}),
+        (["guest"], {"seller"}),
+        ([1, ["buyer"]], {"seller"}),
+        (None, {"seller"}),
+    ],
+)
+def test_whom_the_game_itself_finds_at_fault_comes_before_all_signs(told: object, at_fault: set[str]):
+    broken = deal(reason="no_deal", protocol_ok=False, facts={"success": False, "at_fault": told})
+    assert breakers(talk(broken, None, REFUSED)) == at_fault
+    kept = deal(facts={"success": False, "at_fault": told})
+    assert breakers(talk(kept, None, REFUSED)) == set()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ import pytest
 
 from selfplay import stored_tokenizer
 from selfplay.commands import main
+from selfplay.commands.play import USAGE
+from selfplay.dialog import SPLITS
+from selfplay.players import CHANCE, HUMAN, SCRIPTED
 from selfplay.store import RunReader
 
 ROOT = Path(__file__).parent.parent
@@ -329,3 +332,7 @@ def test_group_size_puts_several_conversations_on_each_scenario(tmp_path):
     assert sorted(seeds) == [f"000000-g{group:02}-{index}" for group, index in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))]
     assert len(set(seeds.values())) == 3
     assert seeds["000000-g00-0"] == seeds["000000-g00-1"]
+
+
+def test_help_names_every_player_and_both_splits():
+    assert [word for word in (HUMAN, SCRIPTED, CHANCE, *SPLITS) if word not in USAGE] == []

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from selfplay.commands import main
+from selfplay.commands.words import program_name
 from selfplay.store import RunReader
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +114,22 @@ def test_a_mistake_is_one_sentence_and_makes_no_run(words, message, tmp_path, mo
     assert main(["train", *words]) == 2
     assert capsys.readouterr().err.startswith(message)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["env=signal", "model=tiny-letters:2"], "against opponents:  {program} eval g against=base,scripted"),
+        (["env=twenty_questions", "model=tiny"], "beside the scripts: {program} eval g"),
+        (["env=chitchat"], None),
+    ],
+)
+def test_end_of_training_at_a_game_says_how_to_compare(words, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ("steps=1", "conversations=2", "group_size=2", "evaluation.conversations=0", "sampling.max_new_tokens=2")
+    assert main(["train", *SMALL, *short, *words, "out=runs/g"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if " eval " in line]
+    assert told == ([] if hint is None else [hint.format(program=program_name())])
 
 
 def test_train_play_eval_and_go_on_with_a_reward_from_a_file(tmp_path, monkeypatch, capsys):

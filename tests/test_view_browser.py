@@ -772,6 +772,21 @@ def test_metrics_page_of_a_game_draws_payoff_of_each_role_success_and_form(visit
         assert words in told
 
 
+def test_overview_of_a_game_that_is_rewarded_by_its_payoff_has_no_name_twice(window, runs, tmp_path):
+    folder = shutil.copytree(runs / "game", tmp_path / "runs" / "paid")
+    row = {"base": 0.25, "trained": 0.5, "difference": 0.25, "low": 0.125, "high": 0.375}
+    names = ("game/payoff", "game/payoff/buyer", "game/win", "game/success", "reward/payoff", "reward/question")
+    comparison = {"schema": "selfplay.comparison/1", "num_scenarios": 8, "num_dropped": 0, "confidence": 0.95}
+    evaluation = {**comparison, "version": 2, "metrics": dict.fromkeys(names, row)}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    with serving(folder.parent) as address:
+        page = window(address).open("/r/paid")
+        see(page, "payoff as buyer")
+        panel = page.locator(".panel", has_text="What was gained, what was lost")
+        told = panel.locator("tbody tr > :first-child").all_inner_texts()
+    assert sorted(told) == ["payoff", "payoff as buyer", "payoff, a turn", "question", "success", "won"]
+
+
 def test_conversation_of_a_game_shows_payoff_success_fault_and_what_was_understood(visit):
     page = visit(f"/r/game/c/{GAME_IDS[1]}")
     see(page, "terminated: rule violation by buyer")

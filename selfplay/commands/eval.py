@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,17 +15,18 @@ from rich.console import Console
 from rich.text import Text
 
 from selfplay import checkpoint
+from selfplay.cluster.play_worker import PlayWorker
 from selfplay.commands.building import build_env, build_rewards
 from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.game_table import print_game_evaluation
 from selfplay.commands.imitated import refuse_imitation
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine
-from selfplay.config import WRITTEN_PATH, Settings, read_config, resolve, to_yaml
+from selfplay.config import WRITTEN_PATH, EngineSettings, Settings, read_config, resolve, to_yaml
 from selfplay.dialog import Conversation
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
-from selfplay.evaluate_games import GAME_EVALUATION, GameEvaluation, evaluate_games, game_evaluation_to_json
+from selfplay.evaluate_games import GAME_EVALUATION, GameEvaluation, evaluate_games, game_evaluation_to_json, without
 from selfplay.evaluate_play import (
     BASE,
     SELF,
@@ -34,6 +36,7 @@ from selfplay.evaluate_play import (
     reference_matches,
     reference_players,
 )
+from selfplay.game_numbers import contest_of, unfitting
 from selfplay.interfaces import Game
 from selfplay.players import SCRIPTED
 from selfplay.run_folder import CONFIG
@@ -43,6 +46,7 @@ from selfplay.train_settings import TrainSettings
 from selfplay.trained import checkpoint_of
 from selfplay.training_run import EVALUATION, dealer_of
 from selfplay.whole_files import write_whole
+from selfplay.written import Source
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
@@ -53,15 +57,17 @@ selfplay eval [RUN[@STEP]] [at=0,latest] [against=base,scripted] [key=value ...]
 Let the policy of a run and the one it started from play the same held-out scenarios, with the run's own settings, and
 compare them: rewards, KL, likelihood under the base, distinct words, length; each with an interval.  At a game they
 meet opponents, with the roles swapped: on every scenario the policy has each of its roles in turn.  Then payoff,
-success, the form and who broke it are compared too, beside what scripts and chance get in every role.
+who won, success, the form and who broke it are compared too, beside what scripts and chance get in every role.
 
   RUN                  a path, or a name under runs/; nothing: the newest run.  @STEP: that checkpoint, not the latest
   at=0,latest          versions of the policy: 0 is the one before training, latest the checkpoint; or numbers
   against=base,scripted
                        who has the other roles: self (the policy itself), base (the policy before training), scripted,
-                       chance, a model, or RUN@STEP (default: base,scripted at a game; self where nothing is paid)
+                       chance, a model, or RUN@STEP (default: base,scripted at a game; self where nothing is paid
+                       or nobody is met)
   conversations=32     how many scenarios each side plays (default: as many as the run itself evaluated)
   seed=1               draws other scenarios than the run's own evaluation did
+  engine.threads=1     also device, dtype, max_batch, concurrency (default: the run's)
   out=FOLDER           store all conversations there, as a run of its own; nothing is stored otherwise
   --json               print the numbers as JSON
 
@@ -82,6 +88,7 @@ class EvalSettings(Settings):
     against: str = ""  # opponents, separated by commas; "": base and script at a game, itself elsewhere
     conversations: int = Field(default=0, ge=0)  # 0: as many as the run evaluated
     seed: int | None = Field(default=None, ge=0)  # None: the run's
+    engine: EngineSettings = EngineSettings()  # what is not said is the run's
     out: Annotated[Path | None, WRITTEN_PATH] = None  # None: nothing is stored
     runs: Annotated[Path, WRITTEN_PATH] = Path("runs")
 
@@ -89,12 +96,14 @@ class EvalSettings(Settings):
 def run(line: CommandLine) -> int:
     """Evaluate; return 0, or 1 if there was nothing to compare."""
     name = _only_name(line.words)
-    settings = resolve(EvalSettings, [word for word in line.words if word != name])
+    words = [word for word in line.words if word != name]
+    settings = resolve(EvalSettings, words)
     found = _find_checkpoint(name, settings.runs)
     refuse_imitation(
         found.parent.parent, "sft printed its losses and held-out games before and after, and {run}/sft.json holds them"
     )
     trained = resolve(TrainSettings, [], under=read_config(str(found.parent.parent / CONFIG)))
+    settings = resolve(EvalSettings, words, under=_engine_of(trained))
     console = open_console(is_stderr=line.as_json)
 
     def say(text: str) -> None:
@@ -131,11 +140,16 @@ def _find_checkpoint(name: str, runs: Path) -> Path:
     return found if found is not None else checkpoint.find(find_run(name, runs))
 
 
+def _engine_of(trained: TrainSettings) -> Source:
+    return Source(name="the run", tree={"engine": trained.engine.model_dump(mode="json")}, root=None)
+
+
 def _with_changes(trained: TrainSettings, settings: EvalSettings) -> TrainSettings:
     num = settings.conversations or trained.evaluation.conversations or DEFAULT_CONVERSATIONS
     seed = trained.seed if settings.seed is None else settings.seed
     evaluation = trained.evaluation.model_copy(update={"conversations": num})
-    return trained.model_copy(update={"seed": seed, "evaluation": evaluation, "runs": settings.runs})
+    changes = {"seed": seed, "evaluation": evaluation, "engine": settings.engine, "runs": settings.runs}
+    return trained.model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,35 +194,50 @@ def _version(word: str, evaluated: Evaluated) -> int:
 # ----- base and trained policy, each with itself -----
 
 
-def _compare(evaluated: Evaluated, store: _Store) -> Comparison:
-    settings, version = evaluated.settings, evaluated.version
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """Base and trained policy, and at a game what scripts and chance get on the same scenarios."""
+
+    comparison: Comparison
+    references: GameEvaluation | None  # without lines; None: nothing is paid
+
+
+def _compare(evaluated: Evaluated, store: _Store) -> _Compared:
+    settings, env, version = evaluated.settings, evaluated.env, evaluated.version
     if version == 0:
         raise UserError(f"{evaluated.found} is the policy before its first update; there is nothing to compare")
     with store.open() as writer:
-        worker = evaluated.start()
+        names = reference_players(env) if isinstance(env, Game) else []
+        worker = evaluated.start(names)
         store.describe(writer, worker.facts, worker.tokenizers)
-        dealer, num = dealer_of(settings, evaluated.env), settings.evaluation.conversations
+        dealer, num = dealer_of(settings, env), settings.evaluation.conversations
         played = [evaluated.play(BASE, worker, dealer.evaluation(0, conversations=num))]
         evaluated.use(worker, version)
         name = f"{evaluated.run.name}@{version}"
         played.append(evaluated.play(name, worker, dealer.evaluation(version, conversations=num)))
         # As `train` does: what the policy said nothing in counts on neither side.
         sides = [[one for one in side if one.likelihood.num_tokens] for side in evaluated.measure(played)]
-        comparison = compare(sides[0], sides[1], seed=settings.seed)
+        references = _play_references(evaluated, worker, names)
+        talks = [one.scored.conversation for side in sides for one in side]
+        unfit = unfitting(talks, contest=contest_of(chain(talks, *references.values())))
+        comparison = without(compare(sides[0], sides[1], seed=settings.seed), unfit)
+        beside = _evaluation({}, evaluated, references) if references else None
         for side, at in zip(sides, (0, version), strict=True):
             store.keep(writer, side, version=at)
         store.conclude(writer, EVALUATION, comparison_to_json(comparison))
-    return comparison
+        if beside is not None:
+            store.keep_talks(writer, references)
+            store.conclude(writer, GAME_EVALUATION, game_evaluation_to_json(beside))
+    return _Compared(comparison=comparison, references=beside)
 
 
 # ----- versions against opponents -----
 
 
 def _evaluate(evaluated: Evaluated, plan: _Plan, store: _Store) -> GameEvaluation:
-    env, seed = evaluated.env, evaluated.settings.seed
-    references = reference_players(env)
+    names = reference_players(evaluated.env)
     with store.open() as writer:
-        worker = evaluated.start([*plan.opponents, *references], meets_base=BASE in plan.opponents)
+        worker = evaluated.start([*plan.opponents, *names], meets_base=BASE in plan.opponents)
         store.describe(writer, worker.facts, worker.tokenizers)
         played: dict[tuple[int, str], list[Conversation]] = {}
         for version in plan.versions:
@@ -216,23 +245,34 @@ def _evaluate(evaluated: Evaluated, plan: _Plan, store: _Store) -> GameEvaluatio
                 evaluated.use(worker, version)
             for name, matches in game_matches(evaluated, plan.opponents, version=version).items():
                 played[version, name] = evaluated.play(f"version {version} against {name}", worker, matches)
-        others = evaluated.play(" and ".join(references), worker, reference_matches(evaluated, references))
+        references = _play_references(evaluated, worker, names)
         measured = dict(zip(played, evaluated.measure(list(played.values())), strict=True))
-        evaluation = evaluate_games(
-            measured,
-            env=env.name,
-            seed=seed,
-            references={
-                name: [one for one in others if all(player.policy == name for player in one.players.values())]
-                for name in references
-            },
-            sheet=env.sheet() if isinstance(env, Game) else None,
-        )
+        evaluation = _evaluation(measured, evaluated, references)
         for (version, _), side in measured.items():
             store.keep(writer, side, version=version)
-        store.keep_talks(writer, others)
+        store.keep_talks(writer, references)
         store.conclude(writer, GAME_EVALUATION, game_evaluation_to_json(evaluation))
     return evaluation
+
+
+def _play_references(evaluated: Evaluated, worker: PlayWorker, names: Sequence[str]) -> dict[str, list[Conversation]]:
+    """Return player -> its conversations with itself."""
+    if not names:
+        return {}
+    played = evaluated.play(" and ".join(names), worker, reference_matches(evaluated, names))
+    return {
+        name: [one for one in played if all(player.policy == name for player in one.players.values())] for name in names
+    }
+
+
+def _evaluation(
+    measured: Mapping[tuple[int, str], Sequence[Measured]],
+    evaluated: Evaluated,
+    references: Mapping[str, Sequence[Conversation]],
+) -> GameEvaluation:
+    env = evaluated.env
+    sheet = env.sheet() if isinstance(env, Game) else None
+    return evaluate_games(measured, env=env.name, seed=evaluated.settings.seed, references=references, sheet=sheet)
 
 
 # ----- what is stored, and what is shown -----
@@ -282,10 +322,10 @@ class _Store:
             if one.likelihood.num_tokens:
                 writer.add_likelihood(one.scored.conversation, one.likelihood, by=f"learner@{version}")
 
-    def keep_talks(self, writer: RunWriter | None, conversations: Sequence[Conversation]) -> None:
+    def keep_talks(self, writer: RunWriter | None, references: Mapping[str, Sequence[Conversation]]) -> None:
         """Keep conversations in which the policy has no part; the run's rewards are not asked about them."""
         if writer is not None:
-            for conversation in conversations:
+            for conversation in chain(*references.values()):
                 writer.append(conversation)
 
     def conclude(self, writer: RunWriter | None, file: str, data: Mapping[str, Any]) -> None:
@@ -293,22 +333,29 @@ class _Store:
             write_whole(writer.folder / file, json.dumps(data, indent=2).encode() + b"\n")
 
 
-def _to_json(result: Comparison | GameEvaluation) -> dict[str, Any]:
-    return comparison_to_json(result) if isinstance(result, Comparison) else game_evaluation_to_json(result)
+def _to_json(result: _Compared | GameEvaluation) -> dict[str, Any]:
+    if isinstance(result, GameEvaluation):
+        return game_evaluation_to_json(result)
+    beside = {} if result.references is None else game_evaluation_to_json(result.references)
+    return {
+        **comparison_to_json(result.comparison),
+        **{key: beside[key] for key in ("references", "promised") if key in beside},
+    }
 
 
-def _has_numbers(result: Comparison | GameEvaluation) -> bool:
-    if isinstance(result, Comparison):
-        return bool(result.rows)
+def _has_numbers(result: _Compared | GameEvaluation) -> bool:
+    if isinstance(result, _Compared):
+        return bool(result.comparison.rows)
     return any(line.num_conversations for line in result.lines)
 
 
-def _show(console: Console, result: Comparison | GameEvaluation, evaluated: Evaluated, *, out: Path | None) -> None:
+def _show(console: Console, result: _Compared | GameEvaluation, evaluated: Evaluated, *, out: Path | None) -> None:
     console.print()
-    if isinstance(result, Comparison):
-        print_comparison(console, result, kl_target=evaluated.settings.kl.steered_to)
-    else:
-        print_game_evaluation(console, result)
+    if isinstance(result, _Compared):
+        print_comparison(console, result.comparison, kl_target=evaluated.settings.kl.steered_to)
+    games = result.references if isinstance(result, _Compared) else result
+    if games is not None:
+        print_game_evaluation(console, games)
     line = f"base: {evaluated.settings.model}; trained: {evaluated.run}, {plural(evaluated.version, 'update')}"
     console.print(Text(one_line(line), style="dim"))
     if out is not None:

@@ -18,6 +18,7 @@ __all__ = ["cells", "interval", "number", "print_comparison", "title"]
 TITLES = {
     "game/payoff": "payoff",
     "game/opponent_payoff": "opponent's payoff",
+    "game/win": "won",
     "game/success": "success",
     "game/protocol_ok": "form kept",
     "game/fault": "form broken by the policy",
@@ -40,7 +41,7 @@ TITLES = {
 SHARES = frozenset(
     (
         *("play/question_rate", "play/only_question_share", "play/repeat_rate", "play/cut_share"),
-        *("game/success", "game/protocol_ok", "game/fault", "game/opponent_fault"),
+        *("game/win", "game/success", "game/protocol_ok", "game/fault", "game/opponent_fault"),
     )
 )
 OF_ROLE = "game/payoff/"

@@ -24,7 +24,7 @@ OF_REFERENCES = ("game/payoff", "game/success", "game/protocol_ok", "game/turns"
 
 
 def print_game_evaluation(console: Console, evaluation: GameEvaluation) -> None:
-    """Print a table for each opponent and version, then what scripts and chance get in every role."""
+    """Print a table for each opponent and version, if there is any, then what scripts and chance get in every role."""
     is_paying = evaluation.best is not None
     for line in evaluation.lines:
         changes = [change for change in evaluation.changes if (change.at, change.against) == (line.at, line.against)]

@@ -43,10 +43,10 @@ Let two copies of a language model talk to each other, show the first conversati
   conversations=4          how many; group_size=4: so many of them on each scenario, to be compared with `label`
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or tiny
   env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns=8
-  players.ROLE=human       who fills a role instead of the model: human, scripted, or another model
+  players.ROLE=human       who fills a role instead of the model: human, scripted, another model, or at a game chance
   view=perspective         one stream a role; view=shared: one for both, half the tokens to read
   sampling.temperature=0.7 also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
-  seed=0  split=train      the same seed gives the same conversations
+  seed=0  split=train      the same seed gives the same conversations; split=held_out: scenarios never trained on
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   from=RUN/ID turn=K       go on from a stored conversation, before its turn K, with its settings; another seed=

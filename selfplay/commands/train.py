@@ -21,7 +21,7 @@ from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
-from selfplay.interfaces import Env
+from selfplay.interfaces import Env, Game
 from selfplay.players import CHANCE, HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
@@ -45,7 +45,8 @@ updates it while a KL penalty keeps it near where it started.  Ends with a table
                            -r FILE.py:FUNCTION=1 takes your own, -r mix:vhrl=1 several that go together
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
   env=chitchat             which game; env.KEY=VALUE sets one of its settings
-  partner=mirror           mirror: the policy on both sides; frozen: against the policy before training
+  partner=mirror           mirror: the policy on both sides; frozen: against the policy before training; league:
+                           against itself and its past, which league.save_steps=, league.window= and others shape
   learner.algorithm=grpo   reinforce, rloo, grpo, dr_grpo, reinforce++ (default), ppo; learner.method=lora or full
   kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
   alarms.stop_on=[kl_accelerating]   end the run, with a checkpoint, when such an alarm of reward hacking begins
@@ -208,7 +209,10 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
         console.print(Text(f"stopped after {result.version} of {settings.steps} updates"))
         hints.append(f"go on:              {program} train resume={run}")
     if result.version:
-        hints.append(f"talk to it:         {program} play model={run} players.{_a_role(settings)}=human")
+        env = build_env(settings.env)
+        hints.append(f"talk to it:         {program} play model={run} players.{env.roles[-1]}=human")
+        if isinstance(env, Game):
+            hints.append(_hint_to_compare(env, f"{program} eval {run}"))
         hints.append(f"its conversations:  {program} ls {run}")
         hints.append(f"the last one:       {program} show {run} last")
     for hint in hints:
@@ -216,8 +220,10 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
         console.print(_dim(hint), soft_wrap=True)
 
 
-def _a_role(settings: TrainSettings) -> str:
-    return build_env(settings.env).roles[-1]
+def _hint_to_compare(env: Game, command: str) -> str:
+    if len(env.roles) == 1:
+        return f"beside the scripts: {command}"
+    return f"against opponents:  {command} against=base,scripted"
 
 
 def _name(folder: Path, settings: TrainSettings) -> str:

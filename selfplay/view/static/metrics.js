@@ -10,6 +10,7 @@ const METRICS = {
   "reward/total": ["weighted total", 1],
   "game/payoff": ["payoff", 1, "payoff"],
   "game/opponent_payoff": ["opponent's payoff"],
+  "game/win": ["won", 1],
   "game/success": ["success", 1, "newest", "success=false"],
   "game/protocol_ok": ["form kept", 1, "newest", "protocol=false"],
   "game/fault": ["form broken by the policy", -1, "newest", "protocol=false"],
@@ -38,7 +39,7 @@ const TITLES = {
 const PANELS = [
   ["Reward of a conversation", "Without deviation there is nothing left to learn from.", ["reward/per_conversation", "reward/per_conversation/deviation"]],
   ["Payoff", "What the game paid the policy, and what it paid it in each role.", ["game/payoff", "PAYOFFS", "game/opponent_payoff"]],
-  ["Success and form", "Shares of conversations that reached the aim, and that kept the game's form.", ["game/success", "game/protocol_ok", "game/fault", "game/opponent_fault"]],
+  ["Success and form", "Shares of conversations that the policy won, that reached the aim, and that kept the game's form.", ["game/win", "game/success", "game/protocol_ok", "game/fault", "game/opponent_fault"]],
   ["Parts of the reward", "Each before its weight; means over trained turns.", ["reward/total", "PARTS"]],
   ["KL to the base", "How far the policy has moved, and what pulls it back.", ["kl/per_token_nats", "target"], ["kl/coefficient"]],
   ["Entropy and likelihood", "Near 0 the policy says the same again and again, and repetition is likely even to the base.", ["entropy/per_token_nats", "learn/reference_nll_per_token"]],
@@ -47,12 +48,14 @@ const PANELS = [
   ["Throughput", "Tokens a second.", ["play/tokens_per_second", "learn/tokens_per_second"]],
 ];
 
+// A reward may have the name of what the game itself says: "payoff".
+const TAKEN = new Set(Object.values(METRICS).map(([words]) => words));
 const PAYOFF_OF = /^game\/payoff\/(.+)$/;
 
 export function metricOf(name) {
   const [, part] = /^reward\/([^/]*)$/.exec(name) ?? [];
   const [, role] = PAYOFF_OF.exec(name) ?? [];
-  const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [part, 0, `reward.${part}`] : role ? [`payoff as ${role}`, 1, `payoff.${role}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
+  const [words, way = 0, sort, filter] = METRICS[name] ?? (part ? [TAKEN.has(part) ? `${part}, a turn` : part, 0, `reward.${part}`] : role ? [`payoff as ${role}`, 1, `payoff.${role}`] : [name.split("/").at(-1).replaceAll("_", " ")]);
   return { words, way, sort, filter, title: TITLES[sort ?? name] };
 }
 

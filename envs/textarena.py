@@ -233,6 +233,6 @@ def _since_spoken(position: Position, player: int) -> list[Heard]:
     heard: list[Heard] = []
     for here in _line(position):
         heard = [*here.heard[player], *heard]
-        if here.speaker == player:
+        if here.player == player:
             break
     return heard

@@ -73,12 +73,12 @@ class Ending:
 class Position:
     """A game after some messages.
 
-    Example: after "[4]" of TicTacToe: ``Position(before=..., speaker=0, moves=("[4]",), heard=((...), (...)),
+    Example: after "[4]" of TicTacToe: ``Position(before=..., player=0, moves=("[4]",), heard=((...), (...)),
     next_player=1, legal=("[0]", "[1]", ...))``
     """
 
     before: Position | None = field(default=None, repr=False)  # None: nobody has spoken
-    speaker: int | None = None  # whose message led here
+    player: int | None = None  # whose message led here
     moves: tuple[str, ...] = ()  # what was read in that message, where the game's moves are known
     is_refused: bool = False  # whether that message was no legal move
     heard: tuple[tuple[Heard, ...], ...]  # player -> what it was given since the position before
@@ -202,13 +202,13 @@ class _Running:
         self._bare = self._env
         while hasattr(self._bare, "env"):
             self._bare = self._bare.env
-        self.position = self._taken(before=None, speaker=None)
+        self.position = self._taken(before=None, player=None)
 
     def say(self, text: str) -> None:
         self.num_texts += 1
         if self.position.ending is not None:
             return
-        speaker = self.position.next_player
+        player = self.position.next_player
         state = self._bare.state
         moves, shown = self._read(BLANKS.sub(" ", text)[-MAX_CHARACTERS:])
         errors = getattr(state, "error_count", 0)
@@ -222,7 +222,7 @@ class _Running:
                     self._env.step(shown)
             except Exception as error:  # noqa: BLE001 (what a message makes of somebody else's game)
                 crash = f"{type(error).__name__}: {error}"
-        self.position = self._taken(before=self.position, speaker=speaker, moves=moves, errors=errors, crash=crash)
+        self.position = self._taken(before=self.position, player=player, moves=moves, errors=errors, crash=crash)
 
     def _read(self, text: str) -> tuple[tuple[str, ...], str | None]:
         """Return the moves in a message, and what the game is told; None: the message is refused."""
@@ -240,7 +240,7 @@ class _Running:
         self,
         *,
         before: Position | None,
-        speaker: int | None,
+        player: int | None,
         moves: tuple[str, ...] = (),
         errors: int = 0,
         crash: str = "",
@@ -248,15 +248,15 @@ class _Running:
         state = self._bare.state
         heard = tuple(_heard(state.observations[player]) for player in range(2))
         state.observations.update({0: [], 1: []})
-        ending = _ending(state, speaker, crash)
+        ending = _ending(state, player, crash)
         next_player = None if ending else int(state.current_player_id)
         is_refused = bool(crash) or (
-            speaker is not None
-            and (getattr(state, "error_count", 0) > errors or bool(state.game_info[speaker]["invalid_move"]))
+            player is not None
+            and (getattr(state, "error_count", 0) > errors or bool(state.game_info[player]["invalid_move"]))
         )
         return Position(
             before=before,
-            speaker=speaker,
+            player=player,
             moves=moves,
             is_refused=is_refused,
             heard=heard,
@@ -280,10 +280,10 @@ def _heard(observations: list[Any]) -> tuple[Heard, ...]:
     return tuple(Heard(by=by, text=str(text).strip(), kind=kind.name) for by, text, kind in observations)
 
 
-def _ending(state: Any, speaker: int | None, crash: str) -> Ending | None:
-    if crash and speaker is not None:
-        lost = (-1.0, 1.0) if speaker == 0 else (1.0, -1.0)
-        return Ending(rewards=lost, violator=speaker, note=f"The message stopped the game with {crash}"[:200])
+def _ending(state: Any, player: int | None, crash: str) -> Ending | None:
+    if crash and player is not None:
+        lost = (-1.0, 1.0) if player == 0 else (1.0, -1.0)
+        return Ending(rewards=lost, violator=player, note=f"The message stopped the game with {crash}"[:200])
     if not state.done:
         return None
     rewards = state.rewards or {}

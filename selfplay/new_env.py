@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.util
-import keyword
-import re
-import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +10,10 @@ from typing import cast
 
 from selfplay.errors import UserError
 from selfplay.interfaces import Env
+from selfplay.new_files import check_free, check_module_name, is_word_of_python, names_in, write_files
 from selfplay.plugins import PluginSpec, build_plugin
 
 __all__ = ["NewEnv", "write_env"]
-
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Modules of these names would hide ours in the folder that they are written to.
-OWN_MODULES = ("envs", "rewards", "selfplay")
 
 GAME = '''"""The game {name}: one role knows where the key is, the other has to open the right place."""
 
@@ -179,7 +172,10 @@ def places_in(text: str, places: Sequence[str]) -> tuple[str, ...]:
     return tuple(place for place in places if says(text, place, inflected=False))
 '''
 
-TEST = '''"""The game {name}.  To record its golden game again: `python test_{name}.py` in this folder."""
+TEST = '''"""The game {name}.  To record its golden game again: `python test_{name}.py` in this folder.
+
+What must change with the game is marked CHANGE; the rest fits every game.
+"""
 
 from pathlib import Path
 
@@ -190,6 +186,7 @@ from selfplay.dialog import Conversation, Scenario, Turn
 from {name} import {kind}
 
 GOLDEN = Path(__file__).with_name("golden_{name}.txt")
+# CHANGE with the game: a starting position as `scenario` draws it, with an answer that you know.
 PLACES = ["kitchen", "garden", "cellar", "attic"]
 START = Scenario(
     env="{name}",
@@ -201,6 +198,7 @@ START = Scenario(
 )
 
 
+# CHANGE if the roles do not alternate.
 def said(*texts):
     turns = [Turn(role=START.roles[n % 2], text=text, heard_text="", player="human") for n, text in enumerate(texts)]
     return Conversation(id="000000-g00-0", scenario=START, turns=tuple(turns))
@@ -214,7 +212,8 @@ def test_{name}_golden_game_is_played_as_recorded():
     assert golden_game({kind}()) == GOLDEN.read_text(encoding="utf-8")
 
 
-# What a seeker may say, and the place that is opened; None: it is only talk; "refused": it is no legal move.
+# CHANGE with the moves: what a role may say, and what `parse` makes of it.
+# Here the place that a seeker opens; None: it is only talk; "refused": it is no legal move.
 @pytest.mark.parametrize(
     ("text", "opened"),
     [
@@ -237,6 +236,7 @@ def test_{name}_reads_a_message(text, opened):
     assert opened == (None if action is None else action.value if action.legal else "refused")
 
 
+# CHANGE with the ends and payoffs: a whole game for each end, and what it pays by your own reckoning.
 @pytest.mark.parametrize(
     ("texts", "reason", "payoff"),
     [
@@ -273,49 +273,36 @@ def write_env(name: str, folder: Path, *, taken: Sequence[str] = ()) -> NewEnv:
 
     Raises UserError for a name that a module cannot have or that is taken, and where a file exists.
     """
-    _check_name(name, taken)
+    check_module_name(name, what="environment", example="lost_key", taken=taken)
+    kind = "".join(part.capitalize() for part in name.split("_"))
+    _check_kind(name, kind)
     written = NewEnv(
         env=folder / f"{name}.py",
         test=folder / f"test_{name}.py",
         golden=folder / f"golden_{name}.txt",
-        kind="".join(part.capitalize() for part in name.split("_")),
+        kind=kind,
     )
-    for file in (written.env, written.test, written.golden):
-        if file.exists():
-            raise UserError(f"{file} exists already; give another name or out=FOLDER, nothing is overwritten")
-    for file, text in ((written.env, GAME), (written.test, TEST)):
-        _write(file, text.format(name=name, kind=written.kind))
-    from selfplay.contracts import golden_game
-
-    env = cast("Env", build_plugin(PluginSpec(name=f"{written.env}:{written.kind}"), {}))
-    _write(written.golden, golden_game(env))
+    check_free((written.env, written.test, written.golden))
+    game = GAME.format(name=name, kind=kind)
+    golden = _golden_game_of(game, name, kind)
+    write_files({written.env: game, written.test: TEST.format(name=name, kind=kind), written.golden: golden})
     return written
 
 
-def _is_installed(name: str) -> bool:
-    """Whether a package or module of that name is there; a file in the folder where this runs is none."""
-    found = importlib.util.find_spec(name)
-    return found is not None and (found.origin is None or Path(found.origin).parent != Path.cwd())
-
-
-def _check_name(name: str, taken: Sequence[str]) -> None:
-    if not NAME.fullmatch(name) or name.startswith("test_"):
+def _check_kind(name: str, kind: str) -> None:
+    sources = (GAME.format(name="x", kind="X"), TEST.format(name="x", kind="X"))
+    if is_word_of_python(kind) or any(kind in names_in(source) - {"X"} for source in sources):
         raise UserError(
-            f"{name!r} cannot be the name of an environment: it is a file's, small letters, digits and underlines, "
-            "without test_ before it, such as lost_key"
+            f"{name!r} would make a class {kind}, a name that Python or the files that are written use already; "
+            "give the environment another name"
         )
-    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name):
-        raise UserError(f"{name!r} is a word of Python's; give the environment another name")
-    if name in taken:
-        raise UserError(f"there is an environment {name!r} already; give yours another name")
-    if name in sys.stdlib_module_names or name in OWN_MODULES or _is_installed(name):
-        raise UserError(f"{name}.py would hide the module {name!r}; give the environment another name")
 
 
-def _write(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}") from error
+def _golden_game_of(game: str, name: str, kind: str) -> str:
+    """Return the golden game of a program that is not written yet."""
+    from selfplay.contracts import golden_game
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.py"
+        file.write_text(game, encoding="utf-8")
+        return golden_game(cast("Env", build_plugin(PluginSpec(name=f"{file}:{kind}"), {})))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -210,8 +211,11 @@ def test_check_env_of_a_correct_game_passes(env):
         (NeverBegins, "next_role returned None before anyone spoke .*seed 0, split train, turn 0"),
         (ChangesTheScenario, "next_role changed what it was given .*seed 0, split train, turn 0"),
         (BriefIsNone, "brief returned None .*seed 0, split train, turn 0.*must return a text"),
-        (BriefTells, "brief tells bob the private text 'train word 0' of ann .*seed 0, split train, turn 0"),
-        (HearsTooMuch, "hears tells bob the private text 'train word 0' of ann .*seed 0, split train, turn 1"),
+        (
+            BriefTells,
+            "brief tells bob 'train word 0', which scenario.private.'ann'.* keeps for ann alone .*turn 0.*put it into",
+        ),
+        (HearsTooMuch, "hears tells bob 'train word 0', which .* keeps for ann alone .*seed 0, split train, turn 1"),
         (HearsAnotherThing, "hears returned '1' the second time, '0' the first .*seed 0, split train, turn 1"),
         (HearsHalfACharacter, "hears returned .* UTF-8"),
         (ParseReturnsText, "parse returned a str .*seed 0, split train, turn 0.*Action or None"),
@@ -256,6 +260,175 @@ def test_check_env_allows_a_secret_that_is_public_too():
             return replace(scenario, public={"word": scenario.private["ann"]["word"]})
 
     check_env(Open(), num_scenarios=2)
+
+
+class Shop(Whisper):
+    """The seller alone knows a floor, the buyer a ceiling and a table of what things are worth to it."""
+
+    name: ClassVar[str] = "shop"
+    roles: ClassVar[tuple[str, ...]] = ("ann", "bob")
+
+    def scenario(self, seed, split):
+        start = super().scenario(seed, split)
+        number = 2 * seed + (split == "held_out")
+        private = {"ann": {"floor": 50 + number}, "bob": {"limits": {"ceiling": 90 + number, "red hat": 7 * number}}}
+        return replace(start, public={"round": number, "price": 100 + number}, private=private)
+
+    def brief(self, scenario, role):
+        own = scenario.private[role]
+        return f"Sell above {own['floor']}." if role == "ann" else f"Pay at most {own['limits']['ceiling']}."
+
+    def scripted(self, conversation, role):
+        return "Well."
+
+
+class FloorInBrief(Shop):
+    def brief(self, scenario, role):
+        hint = f" Try {scenario.private['ann']['floor']}." if role == "bob" else ""
+        return super().brief(scenario, role) + hint
+
+
+class RoundedFloorInBrief(Shop):
+    def brief(self, scenario, role):
+        hint = "low" if scenario.private["ann"]["floor"] < 55 else "high"
+        return super().brief(scenario, role) + (f" It is {hint}." if role == "bob" else "")
+
+
+class CeilingIsHeard(Shop):
+    def hears(self, conversation, role):
+        ceiling = conversation.scenario.private["bob"]["limits"]["ceiling"]
+        return f"Ask for {ceiling}." if role == "ann" and not conversation.turns else ""
+
+
+class TableIsTold(Shop):
+    def brief(self, scenario, role):
+        worth = {"red hat": "a lot"} if scenario.private["bob"]["limits"]["red hat"] > 30 else {"hat": "little"}
+        return super().brief(scenario, role) + (f" Bob's table: {worth}" if role == "ann" else "")
+
+
+EXCHANGED = {
+    FloorInBrief: r"brief tells bob something that ann alone knows: it has \".*Try 50.*52.* seed 1 .*seed 0",
+    RoundedFloorInBrief: "brief tells bob something that ann alone knows.*low.*high",
+    CeilingIsHeard: r"hears tells ann something that bob alone knows: it has \"Ask for 90.*seed 0, split train, turn 0",
+    TableIsTold: "brief tells ann something that bob alone knows.*little.*may depend on scenario.public and",
+}
+
+
+@pytest.mark.parametrize("kind", EXCHANGED, ids=lambda kind: kind.__name__)
+def test_check_env_finds_private_numbers_that_another_role_is_told(kind):
+    with pytest.raises(PluginError, match=EXCHANGED[kind]) as raised:
+        check_env(kind(), num_scenarios=8)
+    assert "\n" not in str(raised.value)
+
+
+def test_check_env_counts_the_private_parts_that_it_could_exchange():
+    # 3 seeds on 2 splits, 2 roles each.
+    compared = check_env(Shop(), num_scenarios=3)
+    assert (compared.num_private, compared.num_exchanged, compared.doubts()) == (12, 12, {})
+    assert "12 of 12 private parts exchanged" in "; ".join(compared.kept())
+
+
+class OneFloor(Shop):
+    def scenario(self, seed, split):
+        start = super().scenario(seed, split)
+        return replace(start, private={"ann": {"floor": 50}, "bob": {"limits": {"ceiling": 90}}})
+
+
+class TiedToPublic(Shop):
+    """The floor must be in a table of the same scenario: another one's raises an error, and proves nothing."""
+
+    def scenario(self, seed, split):
+        start = super().scenario(seed, split)
+        floor = start.private["ann"]["floor"]
+        return replace(start, public={**start.public, "floors": [floor]}, private={"ann": {"floor": floor}})
+
+    def brief(self, scenario, role):
+        return f"Place {scenario.public['floors'].index(scenario.private['ann']['floor'])}."
+
+
+@pytest.mark.parametrize("kind", [OneFloor, TiedToPublic])
+def test_check_env_says_when_no_private_part_could_be_exchanged(kind):
+    compared = check_env(kind(), num_scenarios=3)
+    assert compared.num_private > compared.num_exchanged == 0
+    assert "private parts could be exchanged" in compared.doubts()["secrets"]
+
+
+def test_check_env_names_where_a_private_table_keeps_what_is_told():
+    class Table(Shop):
+        def scenario(self, seed, split):
+            start = super().scenario(seed, split)
+            return replace(start, private={"ann": {"codes": [{"word": "garden"}, {"word": "attic"}]}})
+
+        def brief(self, scenario, role):
+            return "Choose attic or kitchen." if role == "bob" else "You know."
+
+    place = re.escape("brief tells bob 'attic', which scenario.private['ann']['codes'][1]['word'] keeps for ann alone")
+    with pytest.raises(PluginError, match=place):
+        check_env(Table(), num_scenarios=2)
+
+
+class SeedAlone(Shop):
+    """No chance at all: only a number that nobody is told differs, as with TextArena's seeds."""
+
+    def scenario(self, seed, split):
+        return replace(super().scenario(seed, split), private={})
+
+    def brief(self, scenario, role):
+        return "Go on."
+
+
+class HiddenSide(SeedAlone):
+    """All starts read alike, but the same texts end otherwise: something hidden differs."""
+
+    def outcome(self, conversation):
+        is_odd = conversation.scenario.public["round"] // 2 % 2
+        return replace(super().outcome(conversation), facts={"odd": is_odd})
+
+
+class TwoBriefs(SeedAlone):
+    def brief(self, scenario, role):
+        return f"Go on {scenario.seed % 2}."
+
+
+@pytest.mark.parametrize(("kind", "is_one", "num_alike"), [(SeedAlone, True, 4), (HiddenSide, False, 4)])
+def test_check_env_tells_one_game_from_games_that_hide_something(kind, is_one, num_alike):
+    starts = check_env(kind(), num_scenarios=4).starts
+    assert (starts.is_one, starts.num_read_alike) == (is_one, num_alike)
+
+
+def test_check_env_counts_held_out_starts_that_read_like_one_of_train():
+    compared = check_env(TwoBriefs(), num_scenarios=4)
+    assert (
+        compared.kept()[0]
+        == "no scenario in both splits, though 4 of 4 held-out ones read to all roles like one of train"
+    )
+    assert check_env(Whisper(), num_scenarios=4).starts.num_read_alike == 0
+
+
+class WritesInATurn(Whisper):
+    """Changes the list in a turn's action, which is part of what it is given."""
+
+    def hears(self, conversation, role):
+        if conversation.num_turns == 2:
+            conversation.turns[0].action.value.append(7)
+        return super().hears(conversation, role)
+
+
+class CountsCalls(Whisper):
+    def scripted(self, conversation, role):
+        return f"{next(self.calls)} turns." if conversation.num_turns == 2 else super().scripted(conversation, role)
+
+    def parse(self, conversation, turn):
+        return Action(kind="word", value=turn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(WritesInATurn, "hears changed what it was given"), (CountsCalls, "scripted returned '1 turns.'")],
+)
+def test_check_env_compares_turns_whether_they_can_change_or_not(kind, message):
+    with pytest.raises(PluginError, match=message):
+        check_env(kind(), num_scenarios=2)
 
 
 def test_play_scripted_plays_to_the_end():

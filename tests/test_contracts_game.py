@@ -10,7 +10,7 @@ from envs.chitchat import ChitChat
 from envs.drawing import move_draw
 from envs.signal import Signal
 from selfplay.contracts import check_game, golden_game
-from selfplay.contracts.hostile import hostile_texts, move_words
+from selfplay.contracts.hostile import hostile_texts, move_words, some_turns
 from selfplay.contracts.measured import measure
 from selfplay.dialog import Action, Conversation, Outcome, Scenario, Turn
 from selfplay.errors import UserError
@@ -339,6 +339,49 @@ def test_laziness_that_pays_one_role_more_than_its_script_is_a_warning():
 def test_impossible_numbers_are_refused(games, seed):
     with pytest.raises(UserError, match="games="):
         check_game(Coin(), games=games, seed=seed)
+
+
+class BreaksInTheMiddle(ChitChat):
+    def parse(self, conversation, turn):
+        said = [one.text for one in conversation.turns]
+        if turn == 10 and said.count("?") == 1 and said[10] == "?":
+            raise ValueError("middle")
+        return super().parse(conversation, turn)
+
+
+def test_hostile_messages_are_said_in_some_turns_of_a_long_game():
+    [hostile] = [proof for proof in check_game(ChitChat(max_turns=20), games=2).proofs if proof.name == "hostile"]
+    assert "in the place of turns 0, 1, 9, 10, 18, 19 of about 20" in hostile.text
+    # Each message in every turn of one game, and in one turn of six.
+    num_texts, num_games = map(int, re.findall(r"(\d+) (?:messages|games)", hostile.text))
+    assert num_games == 7 * num_texts
+
+
+def test_a_fault_in_the_middle_of_a_long_game_is_found():
+    with pytest.raises(PluginError, match=re.escape("it came of the message '?' in turn 10")):
+        check_game(BreaksInTheMiddle(max_turns=20), games=2)
+
+
+def test_some_turns_are_all_of_a_short_game():
+    assert some_turns(16) == list(range(16))
+    assert some_turns(17) == [0, 1, 7, 8, 15, 16]
+
+
+class AlwaysTheSame(Coin):
+    """The coin always shows heads, and nobody is told the number of the toss."""
+
+    def scenario(self, seed, split):
+        return replace(super().scenario(seed, split), private={"teller": {"side": "heads"}})
+
+
+def test_a_game_that_always_starts_alike_is_a_warning_and_claims_no_two_splits():
+    proofs = check_game(AlwaysTheSame(), games=4).proofs
+    # Nor is there another private part to exchange the teller's for.
+    assert [(proof.name, proof.is_warning) for proof in proofs[:3]] == [
+        *(("contract", False), ("splits", True), ("secrets", True))
+    ]
+    assert proofs[1].text.endswith("held-out scenarios measure nothing new")
+    assert "both splits" not in proofs[0].text
 
 
 def test_measure_of_games_is_what_the_hand_says():

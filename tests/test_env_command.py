@@ -27,6 +27,22 @@ class Cheat(Signal):
         return replace(super(Cheat, self).sheet(), chance=0.9)
 '''
 
+SIDED = '''
+from dataclasses import dataclass, replace
+from envs.signal import Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sided(Signal):
+    """Signal, with a variant that promises too much."""
+
+    variant: str = "right"
+
+    def sheet(self):
+        sheet = super(Sided, self).sheet()
+        return sheet if self.variant == "right" else replace(sheet, chance=0.9)
+'''
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -41,7 +57,9 @@ def test_new_writes_three_files_and_says_what_is_next(here: Path, capsys: pytest
     assert "env check lost_key.py:LostKey" in said
     assert "-m pytest test_lost_key.py" in said
     assert "play env=lost_key.py:LostKey players.guide=scripted players.seeker=human" in said
-    assert "train env=lost_key.py:LostKey -r payoff=1" in said
+    assert "sft from=scripted env=lost_key.py:LostKey out=runs/start" in said
+    assert "train env=lost_key.py:LostKey model=start -r payoff=1" in said
+    assert (here / "test_lost_key.py").read_text(encoding="utf-8").count("# CHANGE ") == 4
     written = sorted(path.name for path in here.glob("*lost_key*"))
     assert written == ["golden_lost_key.txt", "lost_key.py", "test_lost_key.py"]
 
@@ -88,6 +106,12 @@ def test_new_overwrites_nothing(here: Path, capsys: pytest.CaptureFixture[str]):
         ("random", "would hide the module 'random'"),
         ("rewards", "would hide the module 'rewards'"),
         ("chitchat", "there is an environment 'chitchat' already"),
+        ("conftest", "would hide the module 'conftest'"),
+        *((name, "would make a class") for name in ("scenario", "action", "outcome", "game_sheet", "reason", "split")),
+        *((name, "would make a class") for name in ("class_var", "sequence", "draw", "user_error")),
+        *((name, "would make a class") for name in ("path", "turn", "true", "none", "key_error", "exception")),
+        ("g_u_i_d_e", "would make a class GUIDE"),
+        ("p_l_a_c_e_s", "would make a class PLACES"),
     ],
 )
 def test_new_refuses_a_bad_name(here: Path, capsys: pytest.CaptureFixture[str], name: str, said: str):
@@ -103,6 +127,12 @@ def test_check_of_a_sound_game_prints_every_proof(capsys: pytest.CaptureFixture[
     assert [line.split()[1] for line in said.splitlines() if line.startswith("✓")] == [*names]
     assert "payoffs 0 to 1, general-sum; chance 0.125, best 1" in said
     assert said.rstrip().endswith("every promise is kept")
+
+
+def test_check_of_a_variant_checks_the_variant(here: Path, capsys: pytest.CaptureFixture[str]):
+    (here / "sided.py").write_text(SIDED, encoding="utf-8")
+    assert main(["env", "check", "sided.py:Sided", "games=4", "env.variant=wrong", "--json"]) == 1
+    assert "says chance=0.9" in json.loads(capsys.readouterr().out)["broken"]
 
 
 def test_check_as_json_has_what_was_measured(capsys: pytest.CaptureFixture[str]):
@@ -140,6 +170,8 @@ def test_check_of_a_broken_game_says_what_and_returns_1(here: Path, capsys: pyte
         (["check", "signal", "games=1"], "games"),
         (["check", "signal", "env.symbols=5"], "symbols=5 must be 2, 4, 8 or 16"),
         (["check", "singal"], "no env has that name; did you mean signal?"),
+        (["check", "haggle", "no_zone_share=0.5"], "is a setting of haggle, so write env.no_zone_share=0.5"),
+        (["check", "haggle", "env.no_zone=0.5"], "unknown key; did you mean env.no_zone_share?"),
         (["check", "nothing.py:Game"], "there is no file nothing.py"),
     ],
 )

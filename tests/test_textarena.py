@@ -60,6 +60,16 @@ def test_known_game_is_a_game_that_keeps_the_contract(name: str):
     check_env(env, num_scenarios=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("TicTacToe-v0", True), ("Nim-v0", True), ("KuhnPoker-v0", False), ("TruthAndDeception-v0", False)],
+)
+def test_game_without_chance_is_found_to_start_alike_in_both_splits(name: str, is_one: bool):
+    compared = check_env(TextArenaEnv(game=name), num_scenarios=3)
+    assert compared.starts.is_one == is_one
+    assert ("splits" in compared.doubts()) == is_one
+
+
 @pytest.mark.parametrize("name", ["Othello-v0-tiny", "WildTicTacToe-v0", "SimpleTak-v0"])
 def test_other_game_is_an_env_whose_script_reads_the_moves_it_is_told(name: str):
     env = TextArenaEnv(game=name)

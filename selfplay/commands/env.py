@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -40,13 +40,19 @@ Exit status 1: a promise is broken; the message names the method, the seed and t
   out=FOLDER     where new writes (default: here)
   games=100      scripted games, half of them on each split; at least 400 are played by chance
   seed=0         the first scenario's seed
-  env.KEY=VALUE  settings of the environment
+  env.KEY=VALUE  settings of the environment, its variants among them; `selfplay list envs` prints all of them
   --json         print all that was measured as JSON
+
+Of a game whose scripts take more than 16 turns, messages that nobody should send are said in six of its turns only; the
+line "hostile" says in which.
 
 Examples:
   selfplay env new lost_key
   selfplay env check lost_key.py:LostKey
   selfplay env check signal env.symbols=8
+  selfplay env check deal env.variant=issues8
+  selfplay env check haggle env.no_zone_share=0.5 games=200
+  selfplay env check textarena:TicTacToe-v0
 """
 BROKEN = 1
 NAME_WIDTH = 9
@@ -88,7 +94,8 @@ def _new(line: CommandLine) -> int:
         f"{program} env check {place}",
         f"python -m pytest {written.test}",
         f"{program} play env={place} players.guide=scripted players.seeker=human",
-        f"{program} train env={place} -r payoff=1",
+        f"{program} sft from=scripted env={place} out=runs/start",
+        f"{program} train env={place} model=start -r payoff=1",
     ):
         print(f"  {command}")
     return 0
@@ -110,6 +117,7 @@ def _check(line: CommandLine) -> int:
     name = line.words[1].removeprefix("env=")
     if "=" in name:
         raise UserError(f"{name!r} is no environment; its name comes first, as in `env check signal games=200`")
+    _refuse_bare_settings(name, line.words[2:])
     settings = resolve(CheckSettings, [f"env={name}", *line.words[2:]])
     env = build_env(settings.env)
     console = open_console()
@@ -132,6 +140,16 @@ def _check(line: CommandLine) -> int:
     else:
         console.print(Text("every promise is kept", style="bold green"))
     return 0
+
+
+def _refuse_bare_settings(name: str, words: Sequence[str]) -> None:
+    """Raise UserError for a setting of the environment that is written as if it were one of the check."""
+    kind = ENVS.get(name.partition(":")[0])
+    own = {item.name for item in fields(kind)} if kind is not None and is_dataclass(kind) else set()
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in own and key not in CheckSettings.model_fields:
+            raise UserError(f"{key} is a setting of {name}, so write env.{word if value else f'{key}=VALUE'}")
 
 
 def _print(console: Console, name: str, text: str, *, mark: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from selfplay.contracts.secrets import check_exchanged, check_told
 from selfplay.contracts.spot import (
     Spot,
     call,
@@ -21,19 +19,47 @@ from selfplay.contracts.spot import (
     plain_value,
     plugin_label,
 )
-from selfplay.dialog import (
-    SPLITS,
-    Action,
-    Conversation,
-    Outcome,
-    PlayerInfo,
-    Scenario,
-    Split,
-    Turn,
-)
+from selfplay.contracts.starts import Starts, compare_starts, opening
+from selfplay.dialog import SPLITS, Action, Conversation, Outcome, Scenario, Split, Turn
 from selfplay.interfaces import Env, PluginError
 
 PAYOFF_TOLERANCE = 1e-6  # env units
+NUM_OTHERS = 16  # scenarios that are not played, to compare with the others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What `check_env` could compare between the scenarios of an environment that keeps its promises."""
+
+    num_private: int  # private parts, of all roles and scenarios
+    num_exchanged: int  # those of them that were exchanged, and nobody else was told anything else
+    num_held_out: int  # scenarios of that split
+    starts: Starts
+
+    def kept(self) -> list[str]:
+        """Return in words which promises were kept that compare scenarios."""
+        said = []
+        if not self.starts.is_one:
+            alike = self.starts.num_read_alike
+            but = f", though {alike} of {self.num_held_out} held-out ones read to all roles like one of train"
+            said.append(f"no scenario in both splits{but if alike else ''}")
+        told = f", nor anything else with {self.num_exchanged} of {self.num_private} private parts exchanged"
+        secrets = f"no private text told to another role{told if self.num_exchanged else ''}"
+        return [*said, secrets if self.num_private else "no role has a private part to be told to another"]
+
+    def doubts(self) -> dict[str, str]:
+        """Return what a person should know, by the name of the proof."""
+        doubts = {}
+        if self.starts.is_one:
+            doubts["splits"] = (
+                "every game starts alike, whatever the seed and split: held-out scenarios measure nothing new"
+            )
+        if self.num_private and not self.num_exchanged:
+            doubts["secrets"] = (
+                f"none of {self.num_private} private parts could be exchanged for another of the same role: only their "
+                "texts were looked for, and numbers may be told to another role"
+            )
+        return doubts
 
 
 def play_scripted(
@@ -55,7 +81,7 @@ def play_scripted(
     return replace(conversation, outcome=env.outcome(conversation))
 
 
-def check_env(env: Env, *, num_scenarios: int = 20, max_turns: int = 200, first_seed: int = 0) -> None:
+def check_env(env: Env, *, num_scenarios: int = 20, max_turns: int = 200, first_seed: int = 0) -> Compared:
     """Prove that an environment keeps the promises of `Env`, by playing scripted games on both splits.
 
     Plays `num_scenarios` seeds from `first_seed` on, on train and on held_out; each game must end within max_turns.
@@ -63,13 +89,19 @@ def check_env(env: Env, *, num_scenarios: int = 20, max_turns: int = 200, first_
     """
     check_attributes(env, Env, "env")
     _check_env_attributes(env)
-    positions: dict[Split, dict[str, int]] = {split: {} for split in SPLITS}
+    games: dict[Split, list[Conversation]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         for seed in range(first_seed, first_seed + num_scenarios):
-            scenario = _check_scenario(env, seed, split)
-            positions[split].setdefault(_position(scenario), seed)
-            _check_game(env, scenario, max_turns)
-    _check_splits_differ(env, positions)
+            games[split].append(_check_game(env, _check_scenario(env, seed, split), max_turns))
+    spare = range(first_seed + num_scenarios, first_seed + num_scenarios + NUM_OTHERS)
+    others = [_check_scenario(env, seed, "train") for seed in spare]
+    spot, played = Spot(plugin=plugin_label(env, "env")), [game.scenario for split in SPLITS for game in games[split]]
+    return Compared(
+        num_private=sum(bool(part) for one in played for part in one.private.values()) if len(env.roles) > 1 else 0,
+        num_exchanged=check_exchanged(spot, env, played, others=others),
+        num_held_out=num_scenarios,
+        starts=compare_starts(spot, env, games, others=others),
+    )
 
 
 def _check_env_attributes(env: Env) -> None:
@@ -103,12 +135,12 @@ def _check_scenario(env: Env, seed: int, split: Split) -> Scenario:
     return scenario
 
 
-def _check_game(env: Env, scenario: Scenario, max_turns: int) -> None:
+def _check_game(env: Env, scenario: Scenario, max_turns: int) -> Conversation:
     spot = spot_of(env, scenario, 0)
     for role in scenario.roles:
         brief = call_twice(spot, "brief", env.brief, scenario, role)
         check_text(spot, "brief", brief)
-        _check_secrets(spot, "brief", brief, Conversation(id="", scenario=scenario), role)
+        check_told(spot, "brief", brief, Conversation(id="", scenario=scenario), role)
     conversation = opening(env, scenario)
     for turn in range(max_turns + 1):
         spot = replace(spot, turn=turn)
@@ -116,7 +148,7 @@ def _check_game(env: Env, scenario: Scenario, max_turns: int) -> None:
         role_or_end = call_twice(spot, "next_role", env.next_role, conversation)
         if role_or_end is None:
             check_end(spot, env, conversation)
-            return
+            return conversation
         if role_or_end not in scenario.roles:
             right = f"roles are {', '.join(scenario.roles)}"
             raise spot.broken("next_role", f"returned {role_or_end!r}", right)
@@ -129,7 +161,7 @@ def check_position(spot: Spot, env: Env, conversation: Conversation) -> Outcome:
     for role in conversation.scenario.roles:
         heard = call_twice(spot, "hears", env.hears, conversation, role)
         check_text(spot, "hears", heard)
-        _check_secrets(spot, "hears", heard, conversation, role)
+        check_told(spot, "hears", heard, conversation, role)
     outcome = call_twice(spot, "outcome", env.outcome, conversation)
     _check_outcome(spot, env, outcome)
     return outcome
@@ -191,26 +223,6 @@ def _check_outcome(spot: Spot, env: Env, outcome: Outcome) -> None:
     check_json(spot, "outcome", {"facts": outcome.facts, "payoff": outcome.payoff})
 
 
-def _check_secrets(spot: Spot, method: str, text: str, conversation: Conversation, role: str) -> None:
-    scenario = conversation.scenario
-    said = [turn.text for turn in conversation.turns]
-    known = [*_texts_in(scenario.public), *_texts_in(scenario.private.get(role, {})), *said]
-    for other in scenario.roles:
-        for secret in _texts_in(scenario.private.get(other, {})) if other != role else ():
-            if _holds(text, secret) and not any(_holds(already, secret) for already in known):
-                right = "what more than one role may know belongs in scenario.public"
-                raise spot.broken(method, f"tells {role} the private text {secret!r} of {other}", right)
-
-
-def _check_splits_differ(env: Env, positions: Mapping[Split, Mapping[str, int]]) -> None:
-    train, held_out = positions["train"], positions["held_out"]
-    for position, seed in held_out.items():
-        if position in train:
-            spot = Spot(plugin=plugin_label(env, "env"), seed=seed, split="held_out", turn=0)
-            problem = f"returned the same starting position as train with seed {train[position]}"
-            raise spot.broken("scenario", problem, "the two splits must have none in common")
-
-
 def spot_of(env: Env, scenario: Scenario, turn: int = 0) -> Spot:
     """Return where a proof stands that is about one scenario."""
     return Spot(plugin=plugin_label(env, "env"), seed=scenario.seed, split=scenario.split, turn=turn)
@@ -219,12 +231,6 @@ def spot_of(env: Env, scenario: Scenario, turn: int = 0) -> Spot:
 def endless(spot: Spot, max_turns: int) -> PluginError:
     """Return the error of a game that does not end."""
     return spot.broken("next_role", f"still names a role after {max_turns} turns", "a game must end by itself")
-
-
-def opening(env: Env, scenario: Scenario, id: str = "000000-g00-0") -> Conversation:
-    """Return the conversation before anyone spoke."""
-    players = {role: PlayerInfo(policy="scripted", brief=env.brief(scenario, role)) for role in scenario.roles}
-    return Conversation(id=id, scenario=scenario, players=players)
 
 
 def with_turn(env: Env, conversation: Conversation, role: str, text: str) -> Conversation:
@@ -237,24 +243,3 @@ def with_turn(env: Env, conversation: Conversation, role: str, text: str) -> Con
 def _spoken(env: Env, conversation: Conversation, role: str, text: str) -> Conversation:
     turn = Turn(role=role, text=text, heard_text=env.hears(conversation, role), player="scripted")
     return replace(conversation, turns=(*conversation.turns, turn))
-
-
-def _position(scenario: Scenario) -> str:
-    return json.dumps([scenario.roles, scenario.public, scenario.private], sort_keys=True)
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts_in(item)
-
-
-def _holds(text: str, part: str) -> bool:
-    """Whether a text holds the part as whole words, in any case; blank parts are no secret."""
-    pattern = rf"(?<!\w){re.escape(part.strip())}(?!\w)"
-    return bool(part.strip()) and re.search(pattern, text, re.IGNORECASE) is not None

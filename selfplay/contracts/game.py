@@ -17,14 +17,15 @@ from selfplay.contracts.env import (
     check_position,
     check_turn,
     endless,
-    opening,
     play_scripted,
     spot_of,
 )
-from selfplay.contracts.hostile import SILENCE, hostile_texts
+from selfplay.contracts.hostile import SILENCE, hostile_texts, some_turns
 from selfplay.contracts.measured import Measured, measure
-from selfplay.contracts.spot import Spot, call_twice, check_attributes, check_text, is_finite, kind_of, plugin_label
-from selfplay.dialog import REASONS_OF_STATUS, SPLITS, Conversation, Outcome, Scenario
+from selfplay.contracts.sheet import check_game_outcome, check_sheet
+from selfplay.contracts.spot import Spot, call_twice, check_attributes, check_text, kind_of, plugin_label
+from selfplay.contracts.starts import opening
+from selfplay.dialog import SPLITS, Conversation, Outcome, Scenario, Split
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, Game, GameSheet, PluginError
 from selfplay.time_limit import TimeLimitError, call_within
@@ -110,10 +111,11 @@ class _Examiner:
         self.sheet: GameSheet | None = None
         self.played: dict[str, Measured] = {}
         self.own_texts: list[str] = []  # briefs and messages of the game
+        self.scripted: dict[tuple[int, Split], Conversation] = {}  # by seed and split
         self.turns_per_second = 0.0
 
     def proofs(self) -> Iterator[Proof]:
-        yield self.contract()
+        yield from self.contract()
         yield self.claims()
         yield self.scripts()
         if self.game is not None and self.sheet is not None:
@@ -126,22 +128,23 @@ class _Examiner:
 
     # ----- the proofs -----
 
-    def contract(self) -> Proof:
-        check_env(self.env, num_scenarios=self.num_seeds, max_turns=self.max_turns, first_seed=self.first_seed)
+    def contract(self) -> Iterator[Proof]:
+        compared = check_env(
+            self.env, num_scenarios=self.num_seeds, max_turns=self.max_turns, first_seed=self.first_seed
+        )
         if any(hasattr(self.env, method) for method in ("sheet", "chance", "endings")):
             check_attributes(self.env, Game, "env")
-        text = (
-            f"{2 * self.num_seeds} scripted games, half on each split: same answers twice, arguments untouched, "
-            "no start in both splits, no private text told to another role"
-        )
-        return Proof(name="contract", text=text)
+        text = f"{2 * self.num_seeds} scripted games, half on each split: same answers twice, arguments untouched"
+        yield Proof(name="contract", text="; ".join([text, *compared.kept()]))
+        for name, text in compared.doubts().items():
+            yield Proof(name=name, text=text, is_warning=True)
 
     def claims(self) -> Proof:
         if not isinstance(self.env, Game):
             text = "no ground truth: payoffs, ends, chance and best do not apply"
             return Proof(name="sheet", text=text)
         self.game, sheet = self.env, call_twice(self.label, "sheet", self.env.sheet)
-        _check_sheet(self.label, sheet, is_zero_sum=self.env.zero_sum)
+        check_sheet(self.label, sheet, is_zero_sum=self.env.zero_sum)
         self.sheet = sheet
         (low, high), kind = sheet.payoffs, "zero-sum" if self.env.zero_sum else "general-sum"
         return Proof(
@@ -149,7 +152,7 @@ class _Examiner:
         )
 
     def scripts(self) -> Proof:
-        conversations = [self._play(scenario, self._script) for scenario in self._scenarios(self.num_seeds)]
+        conversations = [self._scripted(scenario) for scenario in self._scenarios(self.num_seeds)]
         self.own_texts = _own_texts(conversations)
         played = self.played["scripted"] = measure(conversations)
         for conversation in conversations if self.sheet else ():
@@ -198,7 +201,7 @@ class _Examiner:
     def laziness(self, sheet: GameSheet) -> Proof:
         """Measure players that do nothing: in all roles, and in one role where scripts fill the others."""
         scenarios, gains = list(self._scenarios(NUM_LAZY)), []
-        scripted = [self._play(scenario, self._script) for scenario in scenarios]
+        scripted = [self._scripted(scenario) for scenario in scenarios]
         roles = self.env.roles if len(self.env.roles) > 1 else ()
         for kind in LAZY:
             self._check_lazy_together(kind, scenarios, sheet)
@@ -212,18 +215,21 @@ class _Examiner:
         return Proof(name="laziness", text=text, is_warning=bool(gains))
 
     def hostility(self) -> Proof:
+        """Say hostile messages in every turn of a game, and in each turn of games that others play up to there."""
         texts = hostile_texts(self.own_texts, seed=self.first_seed)
         scenarios, num_games = list(self._scenarios(NUM_SCENARIOS)), 0
         longest = math.ceil(self.played["scripted"].turns)
+        turns, lines = some_turns(longest), [self._line(index, scenario) for index, scenario in enumerate(scenarios)]
         for index, text in enumerate(texts):
-            others = self._by_chance if self.game is not None and index % 2 else self._script
-            for turn in (None, *range(longest)):
-                self._withstand(scenarios[index % len(scenarios)], text, turn=turn, others=others)
-                num_games += 1
+            line, others = lines[index % len(lines)], self._others(index)
+            self._withstand(line[0], text, turn=None, others=others)
+            due = [turn for turn in turns if turn < len(line)]
+            for turn in due:
+                self._withstand(line[turn], text, turn=turn, others=others)
+            num_games += 1 + len(due)
         kept = "no error, payoffs in their bounds" if self.sheet else "no error"
-        return Proof(
-            name="hostile", text=f"{len(texts)} messages in the place of every turn, {num_games} games: {kept}"
-        )
+        where = "every turn" if len(turns) == longest else f"turns {', '.join(map(str, turns))} of about {longest}"
+        return Proof(name="hostile", text=f"{len(texts)} messages in the place of {where}, {num_games} games: {kept}")
 
     def speed(self) -> Proof:
         # Processor time: what else this machine does is no fault of the game.
@@ -236,19 +242,27 @@ class _Examiner:
 
     # ----- games -----
 
+    def _scripted(self, scenario: Scenario) -> Conversation:
+        """Return the scenario's scripted game, which is played once."""
+        key = (scenario.seed, scenario.split)
+        if key not in self.scripted:
+            self.scripted[key] = self._play(scenario, self._script)
+        return self.scripted[key]
+
     def _scenarios(self, num: int) -> Iterator[Scenario]:
         """Yield so many scenarios of each split."""
         for split in SPLITS:
             for seed in range(self.first_seed, self.first_seed + num):
                 yield self.env.scenario(seed, split)
 
-    def _play(self, scenario: Scenario, speak: Speak) -> Conversation:
-        conversation = opening(self.env, scenario)
-        for turn in range(self.max_turns + 1):
+    def _play(self, scenario: Scenario, speak: Speak, start: Conversation | None = None) -> Conversation:
+        """Play on from the start, which is the opening unless given."""
+        conversation = start or opening(self.env, scenario)
+        for turn in range(conversation.num_turns, self.max_turns + 1):
             spot = spot_of(self.env, scenario, turn)
             outcome = check_position(spot, self.env, conversation)
             if self.sheet is not None:
-                _check_game_outcome(spot, outcome, self.sheet, scenario.roles)
+                check_game_outcome(spot, outcome, self.sheet, scenario.roles)
             role = call_twice(spot, "next_role", self.env.next_role, conversation)
             if role is None:
                 self._check_finished(spot, conversation, outcome)
@@ -270,6 +284,14 @@ class _Examiner:
 
     def _by_chance(self, spot: Spot, conversation: Conversation, role: str) -> Conversation:
         return check_turn(spot, self.env, conversation, role, method="chance")
+
+    def _others(self, index: int) -> Speak:
+        return self._by_chance if self.game is not None and index % 2 else self._script
+
+    def _line(self, index: int, scenario: Scenario) -> list[Conversation]:
+        """Return a game without hostile messages, as it was before each of its turns."""
+        played = replace(self._play(scenario, self._others(index)), outcome=None)
+        return [replace(played, turns=played.turns[:turn]) for turn in range(played.num_turns)]
 
     def _check_lazy_together(self, kind: Lazy, scenarios: Sequence[Scenario], sheet: GameSheet) -> None:
         speak, scripted = self._lazily(kind, self.env.roles), self.played["scripted"]
@@ -312,8 +334,8 @@ class _Examiner:
             )
         self.own_texts += texts
 
-    def _withstand(self, scenario: Scenario, text: str, *, turn: int | None, others: Speak) -> None:
-        """Play a game with a hostile message in one turn, or in every turn (None)."""
+    def _withstand(self, start: Conversation, text: str, *, turn: int | None, others: Speak) -> None:
+        """Play on with a hostile message in the next turn, or in every turn (None)."""
 
         def speak(spot: Spot, conversation: Conversation, role: str) -> Conversation:
             if turn is None or conversation.num_turns == turn:
@@ -323,46 +345,13 @@ class _Examiner:
         shown = repr(text) if len(text) <= 60 else f"{text[:50]!r}... ({len(text):,} characters)"
         where = "in every turn" if turn is None else f"in turn {turn}"
         try:
-            call_within(SECONDS_A_GAME, self._play, scenario, speak)
+            call_within(SECONDS_A_GAME, self._play, start.scenario, speak, start)
         except TimeLimitError as error:
             problem = f"took more than {SECONDS_A_GAME:g} s for a game with the message {shown} {where}"
-            raise spot_of(self.env, scenario).broken("parse", problem, "reading a message must be quick") from error
+            spot = spot_of(self.env, start.scenario)
+            raise spot.broken("parse", problem, "reading a message must be quick") from error
         except PluginError as error:
             raise PluginError(f"{error}; it came of the message {shown} {where}") from error
-
-
-def _check_sheet(spot: Spot, sheet: object, *, is_zero_sum: bool) -> None:
-    if not isinstance(sheet, GameSheet):
-        raise spot.broken("sheet", f"returned {kind_of(sheet)}", "it must return a GameSheet")
-    allowed = REASONS_OF_STATUS["terminated"]
-    if not sheet.ends or len(set(sheet.ends)) < len(sheet.ends) or not allowed.issuperset(sheet.ends):
-        raise spot.broken(
-            "sheet", f"has ends={sheet.ends!r}", f"they must be different ones of {', '.join(sorted(allowed))}"
-        )
-    low, high = sheet.payoffs
-    numbers = (low, sheet.chance, sheet.best, high)
-    if not all(map(is_finite, numbers)) or not low <= sheet.chance <= sheet.best <= high or low == high:
-        shown = f"has payoffs={sheet.payoffs}, chance={sheet.chance}, best={sheet.best}"
-        raise spot.broken("sheet", shown, "they must be finite, and least <= chance <= best <= greatest")
-    if is_zero_sum and (sheet.chance or sheet.best):
-        shown = f"has chance={sheet.chance:g}, best={sheet.best:g}"
-        raise spot.broken("sheet", shown, "with zero_sum the mean over roles is 0 whoever plays")
-
-
-def _check_game_outcome(spot: Spot, outcome: Outcome, sheet: GameSheet, roles: Sequence[str]) -> None:
-    missing = [role for role in roles if role not in outcome.payoff]
-    if missing:
-        raise spot.broken("outcome", f"has no payoff of {missing[0]}", "a game pays every role, unfinished or not")
-    low, high = sheet.payoffs
-    for role, value in outcome.payoff.items():
-        if not low - EXACT <= value <= high + EXACT:
-            raise spot.broken("outcome", f"pays {role} {value:g}", f"the sheet says {low:g} to {high:g}")
-    success = outcome.facts.get("success")
-    if not isinstance(success, bool):
-        raise spot.broken("outcome", f'has facts["success"]={success!r}', "it must be True or False, unfinished or not")
-    if outcome.reason == "rule_violation" and (outcome.by is None or outcome.protocol_ok):
-        right = "a rule_violation needs by=ROLE, whose fault it is, and protocol_ok=False"
-        raise spot.broken("outcome", f"has by={outcome.by!r}, protocol_ok={outcome.protocol_ok}", right)
 
 
 def _gain(lazy: Sequence[Conversation], scripted: Sequence[Conversation], role: str) -> float:

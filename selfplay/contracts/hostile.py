@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["SILENCE", "hostile_texts", "move_words"]
+__all__ = ["SILENCE", "hostile_texts", "move_words", "some_turns"]
 
 SILENCE = "..."
 LONG = 10_000  # characters
+MOST_TURNS = 16  # of a game in each of whose turns hostile messages are said
 NUM_MIXED = 24  # messages put together from all others
 BRACKETED = re.compile(r"[\[(<{]\s*([^\W\d_][\w -]{0,24}?)\s*[:=\])>}]")
 STRANGE = (
@@ -77,6 +78,17 @@ def hostile_texts(own_texts: Sequence[str], *, seed: int) -> list[str]:
     said = [text for text in dict.fromkeys(own_texts) if text.strip()]
     own += [*said[:8], " ".join(said)[:LONG]]
     return list(dict.fromkeys([*STRANGE, *own, *_mixed([*STRANGE, *own], seed)]))
+
+
+def some_turns(longest: int) -> list[int]:
+    """Return in which turns of a game hostile messages are said: in all; in long games two each at both ends and amid.
+
+    Two, because in most games the roles alternate.
+    """
+    if longest <= MOST_TURNS:
+        return list(range(longest))
+    middle = longest // 2
+    return [0, 1, middle - 1, middle, longest - 2, longest - 1]
 
 
 def _mixed(texts: Sequence[str], seed: int) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from selfplay.dialog import Conversation, clean_text
+from selfplay.dialog import Conversation, Turn, clean_text
 from selfplay.interfaces import PluginError
 
 Result = TypeVar("Result")
@@ -68,15 +69,51 @@ def call(spot: Spot, method: str, function: Callable[..., Result], *arguments: A
 def call_twice(spot: Spot, method: str, function: Callable[..., Result], *arguments: Any) -> Result:
     """Call twice, the second time with copies: the answers must be the same and the arguments untouched."""
     # A pickle is an exact snapshot to compare with, and the source of the copies.
-    before = pickle.dumps(arguments)
+    before = _snapshot(arguments)
     answer = call(spot, method, function, *arguments)
-    if pickle.dumps(arguments) != before:
+    if _snapshot(arguments) != before:
         raise spot.broken(method, "changed what it was given", "it must only read it")
-    again = call(spot, method, function, *pickle.loads(before))
+    again = call(spot, method, function, *_copied(arguments, before))
     if plain_value(again) != plain_value(answer):
         problem = f"returned {_short(again)} the second time, {_short(answer)} the first"
         raise spot.broken(method, problem, "it must depend on its arguments only")
     return answer
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out turns in which nothing can change: otherwise a proof takes the square of a game's turns."""
+
+    def persistent_id(self, value: Any) -> int | None:
+        return id(value) if type(value) is Turn and _is_constant(value) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts the turns that were left out back, as they are."""
+
+    def __init__(self, stream: io.BytesIO, arguments: Sequence[Any]) -> None:
+        super().__init__(stream)
+        conversations = (value for value in arguments if isinstance(value, Conversation))
+        self._turns = {id(turn): turn for conversation in conversations for turn in conversation.turns}
+
+    def persistent_load(self, key: int) -> Turn:
+        return self._turns[key]
+
+
+def _is_constant(turn: Turn) -> bool:
+    value = None if turn.action is None else turn.action.value
+    has_tokens = turn.heard.size or turn.said.size or turn.logprobs.size
+    return not has_tokens and (value is None or isinstance(value, str | int | float))
+
+
+def _snapshot(arguments: Sequence[Any]) -> bytes:
+    stream = io.BytesIO()
+    _Pickler(stream).dump(arguments)
+    return stream.getvalue()
+
+
+def _copied(arguments: Sequence[Any], snapshot: bytes) -> Sequence[Any]:
+    copies: Sequence[Any] = _Unpickler(io.BytesIO(snapshot), arguments).load()
+    return copies
 
 
 def check_text(spot: Spot, method: str, text: str) -> None:

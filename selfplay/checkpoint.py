@@ -2,6 +2,7 @@
 
     runs/NAME/checkpoints/000030/  checkpoint.json  (what fill wrote: model.safetensors, training.pt, ...)
                           latest.json
+              league/000010/       the same for a policy that others meet: without what going on needs
 
 A folder's name is its version, the number of updates made.  A checkpoint is filled under a name that begins with a dot
 and renamed in one step, so whatever interrupts it, the one before still loads.
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_SCHEMA = "selfplay.checkpoint/1"
 LATEST_SCHEMA = "selfplay.latest/1"
 CHECKPOINTS, RECORD, LATEST = "checkpoints", "checkpoint.json", "latest.json"
+LEAGUE = "league"  # the folder of a run's past policies, which others meet and nobody goes on from
 UNFINISHED, REPLACED, REMOVED = "unfinished", "replaced", "removed"  # the endings of names that begin with a dot
 NAME = re.compile(rf"([0-9]{{6,12}})|\.([0-9]{{6,12}})\.{REPLACED}")
 CHUNK_BYTES = 1 << 20
@@ -55,34 +57,42 @@ class Checkpoint:
 
 
 def write(
-    run: Path, version: int, fill: Callable[[Path], None], *, info: Mapping[str, Any] | None = None, keep: int = 2
+    run: Path,
+    version: int,
+    fill: Callable[[Path], None],
+    *,
+    info: Mapping[str, Any] | None = None,
+    keep: int | None = 2,
+    place: str = CHECKPOINTS,
 ) -> Path:
     """Write a checkpoint of a run's folder, point to it, remove all but the `keep` newest; return its folder.
 
-    fill: writes its files into an empty folder; info: JSON values to keep beside them.
+    fill: writes its files into an empty folder; info: JSON values to keep beside them; keep: None removes none;
+    place: CHECKPOINTS, or LEAGUE.
     Raises UserError if the disk is full or cannot be written: the checkpoint before, and the pointer, stay.
     """
-    place = run / CHECKPOINTS
-    draft = _hidden(place, version, UNFINISHED)
+    home = run / place
+    draft = _hidden(home, version, UNFINISHED)
     try:
-        place.mkdir(exist_ok=True)
-        _clean(place)
+        home.mkdir(exist_ok=True)
+        _clean(home)
         draft.mkdir()
         fill(draft)
         _sync_lines(run)
         _seal(draft, run=run, version=version, info=info or {})
-        target = _put_in_place(draft, place / name_of(version))
-        _point_to(place, version)
+        target = _put_in_place(draft, home / name_of(version))
+        _point_to(home, version)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not is_of_the_system(error):
             raise
-        kept = newest(run)
+        kept = newest(run, place=place)
         rest = "there is none before it" if kept is None else f"checkpoint {kept.name} is kept"
         raise UserError(
-            f"checkpoint {name_of(version)} cannot be written to {place}: {reason(error)}; {rest}"
+            f"checkpoint {name_of(version)} cannot be written to {home}: {reason(error)}; {rest}"
         ) from error
-    _prune(place, keep=keep, version=version)
+    if keep is not None:
+        _prune(home, keep=keep, version=version)
     return target
 
 
@@ -185,9 +195,9 @@ def _clean(place: Path) -> None:
 # ----- finding -----
 
 
-def versions(run: Path) -> list[int]:
+def versions(run: Path, *, place: str = CHECKPOINTS) -> list[int]:
     """Return the versions of which a run has checkpoints, in order; whether they are whole is for `check` to say."""
-    return sorted(_folders(run / CHECKPOINTS))
+    return sorted(_folders(run / place))
 
 
 def _folders(place: Path) -> dict[int, Path]:
@@ -201,13 +211,13 @@ def _folders(place: Path) -> dict[int, Path]:
     return {version: folder for version, folder in folders.items() if (folder / RECORD).is_file()}
 
 
-def newest(run: Path) -> Path | None:
+def newest(run: Path, *, place: str = CHECKPOINTS) -> Path | None:
     """Return the folder of a run's latest checkpoint; None: it has none."""
-    folders = _folders(run / CHECKPOINTS)
+    folders = _folders(run / place)
     if not folders:
         return None
     try:
-        latest = json_from_line((run / CHECKPOINTS / LATEST).read_bytes()).get("version")
+        latest = json_from_line((run / place / LATEST).read_bytes()).get("version")
     except (OSError, RecordError):
         latest = None
     return folders[latest if latest in folders else max(folders)]
@@ -275,16 +285,16 @@ def _check_file(folder: Path, name: str, expected: object, *, is_read: bool) -> 
 # ----- going back -----
 
 
-def set_aside(run: Path, *, version: int, folder: Path) -> None:
+def set_aside(run: Path, *, version: int, folder: Path, place: str = CHECKPOINTS) -> None:
     """Move a run's checkpoints above a version into a folder, and point to that version if it has a checkpoint."""
-    place = run / CHECKPOINTS
-    if not place.is_dir():
+    home = run / place
+    if not home.is_dir():
         return
-    _clean(place)
-    folders = _folders(place)
+    _clean(home)
+    folders = _folders(home)
     later = [other for other in sorted(folders) if other > version]
     for other in later:
         folder.mkdir(parents=True, exist_ok=True)
         folders[other].rename(folder / name_of(other))
     if later and version in folders:
-        _point_to(place, version)
+        _point_to(home, version)

@@ -367,6 +367,14 @@ class Cluster(Protocol):
         """Write the policy, the tokenizer and the learner's state into an existing folder."""
         ...
 
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy and the tokenizer, without what going on needs, into an existing folder."""
+        ...
+
+    def introduce(self, past: Mapping[str, Path]) -> None:
+        """Let matches name these players from now on: past versions, each a folder that `save_policy` wrote."""
+        ...
+
     def restore(self, folder: Path) -> int:
         """Go on from what `save` wrote: the policy of that version plays and learns; return the version."""
         ...

@@ -30,7 +30,8 @@ def set_aside(folder: Path, *, version: int) -> Path | None:
     """
     place = folder / ASIDE / now().replace("T", "-").replace(".", "-").replace(":", "").rstrip("Z")
     # First: a later checkpoint without its lines would be gone on from.
-    checkpoint.set_aside(folder, version=version, folder=place / checkpoint.CHECKPOINTS)
+    for kind in (checkpoint.CHECKPOINTS, checkpoint.LEAGUE):
+        checkpoint.set_aside(folder, version=version, folder=place / kind, place=kind)
     for path, is_later in _files(folder, version):
         _split(path, place / path.relative_to(folder), is_later)
     return place if place.exists() else None

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, ScoredConversation, id_order
 from selfplay.interfaces import Cluster, Update
+from selfplay.play import Match
 from selfplay.score import check_failures
 from selfplay.train_settings import TrainSettings
 
@@ -38,11 +38,19 @@ class Record(Protocol):
         ...
 
 
+class Deals(Protocol):
+    """What deals a step's matches; it may look at what was recorded of the steps before."""
+
+    def training(self, step: int) -> list[Match]:
+        """Return the matches of one step, group by group."""
+        ...
+
+
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """Somebody asked the run to end; the learner is between two updates."""
 
 
-def train(settings: TrainSettings, *, dealer: Dealer, cluster: Cluster, record: Record, first: int = 0) -> None:
+def train(settings: TrainSettings, *, dealer: Deals, cluster: Cluster, record: Record, first: int = 0) -> None:
     """Make the updates `first` to `settings.steps`; step s makes version s + 1.
 
     With max_staleness=0 a step is played by the version it updates.  Above 0 that many steps are dealt ahead, so that

@@ -24,8 +24,9 @@ from selfplay.learn.placement import Controller, Estimator, Place, check_placeme
 from selfplay.written import as_written
 
 Method = Literal["full", "lora"]
-Partner = Literal["mirror", "frozen"]
+Partner = Literal["mirror", "frozen", "league"]
 GATE = "gate"  # in place of a weight
+ROUNDING = 1e-9  # of shares that sum to 1
 AlgorithmName = Literal["reinforce", "rloo", "grpo", "dr_grpo", "reinforce++", "ppo"]
 
 
@@ -112,6 +113,33 @@ class KLGroup(Settings):
         return self
 
 
+class LeagueGroup(Settings):
+    """Whom the policy meets, with `partner=league`.
+
+    The ratios are shares of draws; what they leave is the share of past snapshots.
+    """
+
+    save_steps: int = Field(default=10, ge=1)  # updates between two snapshots
+    swap_steps: int = Field(default=1, ge=1)  # updates for which a drawn opponent stays
+    window: int = Field(default=8, ge=0)  # newest snapshots that may be met; 0: all
+    play_against_latest_model_ratio: float = Field(default=0.5, ge=0)  # the policy itself, both roles trained
+    frozen_ratio: float = Field(default=0.0, ge=0)  # the policy as it was before training
+    scripted_ratio: float = Field(default=0.0, ge=0)  # the environment's scripted player
+    choose: Literal["uniform", "prioritised"] = "uniform"  # prioritised: snapshots that win against the policy, more
+    opponents: int = Field(default=1, ge=1)  # draws a step, each for an equal part of its groups
+    missing: Literal["stop", "skip"] = "stop"  # skip: a run that goes on does without snapshots that have vanished
+
+    @model_validator(mode="after")
+    def _check(self) -> LeagueGroup:
+        given = self.play_against_latest_model_ratio + self.frozen_ratio + self.scripted_ratio
+        if given > 1 + ROUNDING:
+            raise UserError(
+                "league.play_against_latest_model_ratio, league.frozen_ratio and league.scripted_ratio are shares of "
+                f"all draws, so their sum must be 1 or less; it is {given:g}"
+            )
+        return self
+
+
 class EvaluationGroup(Settings):
     """Held-out conversations before and after training."""
 
@@ -165,7 +193,9 @@ class TrainSettings(Settings):
     players: dict[str, str] = Field(
         default={}
     )  # role -> a fixed player instead of the policy: scripted, or another model
-    partner: Partner = "mirror"  # mirror: the policy on both sides, both trained; frozen: the policy before training
+    # mirror: the policy on both sides, both trained; frozen: the policy before training; league: drawn as `league` says
+    partner: Partner = "mirror"
+    league: LeagueGroup = LeagueGroup()
     view: View = "perspective"
     conversations: int = Field(default=12, ge=1)  # a step; a multiple of group_size
     group_size: int = Field(default=4, ge=1)  # conversations that share a scenario

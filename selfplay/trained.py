@@ -40,6 +40,8 @@ __all__ = [
     "is_model_folder",
     "merge",
     "names",
+    "past_policies",
+    "past_policy",
 ]
 
 TRAINING_FILE = "training.pt"  # of a checkpoint: what only the learner reads
@@ -52,13 +54,26 @@ AT_STEP = re.compile(r"(.+)@([0-9]{1,12})")
 def checkpoint_of(name: str, runs: Path) -> Path | None:
     """Return the checkpoint that RUN[@STEP] names, by a path or by a name in `runs`; None: it names no run.
 
+    A step without a checkpoint may have a past policy in the run's league.
     Raises UserError if there is such a run without such a checkpoint, or nothing else could be meant.
     """
     match = AT_STEP.fullmatch(name)
     if match is not None:
-        return checkpoint.find(find_run(match[1], runs), int(match[2]))
+        run, version = find_run(match[1], runs), int(match[2])
+        is_past = version not in checkpoint.versions(run) and version in past_policies(run)
+        return past_policy(run, version) if is_past else checkpoint.find(run, version)
     found = [folder for folder in (Path(name).expanduser(), runs / name) if is_run(folder)]
     return checkpoint.find(found[0]) if found else None
+
+
+def past_policies(run: Path) -> list[int]:
+    """Return the versions of the policies that a run's league has, in order."""
+    return checkpoint.versions(run, place=checkpoint.LEAGUE)
+
+
+def past_policy(run: Path, version: int) -> Path:
+    """Return the folder of a policy of a run's league, whether it is there or not."""
+    return run / checkpoint.LEAGUE / checkpoint.name_of(version)
 
 
 def names(runs: Path) -> list[str]:

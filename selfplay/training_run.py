@@ -19,7 +19,9 @@ from selfplay.dialog import Conversation, ScoredConversation, id_order
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
 from selfplay.interfaces import Cluster, Env, Sampling, Update
+from selfplay.league_run import LeagueRun
 from selfplay.metrics import Loggers, open_loggers, step_metrics
+from selfplay.players import SCRIPTED
 from selfplay.plugins import spec_of
 from selfplay.reward_trial import try_rewards
 from selfplay.run_folder import ALARMS, now
@@ -318,9 +320,10 @@ def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: 
         model=model,
         rewards=cheap,
         reward_timeout_seconds=settings.reward_timeout_seconds,
-        fixed=fixed_players(settings),
-        has_frozen=settings.partner == "frozen",
+        fixed=fixed_players(settings) | _scripted_opponents(settings),
+        has_frozen=settings.partner != "mirror",
         uses_adapters=settings.learner.method == "lora",
+        plays_adapters=settings.partner == "league" and settings.learner.method == "lora",
         view=settings.view,
         sampling=Sampling(**settings.sampling.model_dump()),
         device=settings.engine.device,
@@ -329,6 +332,12 @@ def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: 
         max_batch=settings.engine.max_batch,
         concurrency=settings.engine.concurrency,
     )
+
+
+def _scripted_opponents(settings: TrainSettings) -> dict[str, str]:
+    """Return the scripted player under a name that is no role's, where the league draws it."""
+    is_drawn = settings.partner == "league" and settings.league.scripted_ratio > 0
+    return {"a league's opponent": SCRIPTED} if is_drawn else {}
 
 
 def dealer_of(settings: TrainSettings, env: Env) -> Dealer:
@@ -367,6 +376,7 @@ class _Session:
     _played: float = 0.0  # when the step's conversations were complete, and scored
     _started: float = 0.0
     _loggers: Loggers | None = None
+    _league: LeagueRun | None = None
 
     def train(self) -> Result:
         run, settings = self.run, self.run.settings
@@ -395,13 +405,19 @@ class _Session:
 
     def _train(self) -> Result:
         run, settings, cluster = self.run, self.run.settings, self.cluster
-        dealer = dealer_of(settings, run.env)
+        dealer: Dealer | LeagueRun = dealer_of(settings, run.env)
+        if isinstance(dealer, Dealer) and settings.partner == "league":
+            dealer = self._league = LeagueRun.begin(
+                run.folder, settings, dealer=dealer, cluster=cluster, say=run.screen.say
+            )
         # The base is played before anything is restored: version 0 is the base.
         base = self._evaluate(dealer, version=0, is_stored=run.is_new)
         if not run.is_new:
             newest = checkpoint.newest(run.folder)
             assert newest is not None
             self.version = self.saved = cluster.restore(newest)
+            if self._league is not None:
+                self._league.restore(newest)
             self.is_restored = True
         train(settings, dealer=dealer, cluster=cluster, record=self, first=self.version)
         trained = self._evaluate(dealer, version=self.version, is_stored=True)
@@ -411,7 +427,7 @@ class _Session:
             write_whole(run.folder / EVALUATION, text.encode() + b"\n")
         return Result(folder=run.folder, version=self.version, is_stopped=False, comparison=comparison)
 
-    def _evaluate(self, dealer: Dealer, *, version: int, is_stored: bool) -> list[Measured]:
+    def _evaluate(self, dealer: Dealer | LeagueRun, *, version: int, is_stored: bool) -> list[Measured]:
         run, cluster = self.run, self.cluster
         num = run.settings.evaluation.conversations
         if not num:
@@ -464,6 +480,9 @@ class _Session:
             update={**update.metrics, **self.cluster.events},
             stale_dropped=num_stale,
         )
+        if self._league is not None:
+            conversations = [one.conversation for one in scored]
+            metrics |= self._league.finish(step, conversations, version=update.version)
         readings = alarms.read_alarms([*self._lines, {"step": step, **metrics}], self._watch())
         metrics |= alarms.alarm_metrics(readings)
         self._lines.append({"step": step, **metrics})
@@ -519,8 +538,19 @@ class _Session:
     def save(self, version: int, fill: Callable[[Path], None]) -> None:
         run = self.run
         info: dict[str, Any] = {"model": run.settings.model, "method": run.settings.learner.method}
-        checkpoint.write(run.folder, version, fill, info=info, keep=run.settings.checkpoints.keep)
+        checkpoint.write(run.folder, version, self._with_league(fill), info=info, keep=run.settings.checkpoints.keep)
         self.saved = version
+
+    def _with_league(self, fill: Callable[[Path], None]) -> Callable[[Path], None]:
+        league = self._league
+        if league is None:
+            return fill
+
+        def fill_all(folder: Path) -> None:
+            fill(folder)
+            league.save(folder)
+
+        return fill_all
 
     def _check_stop(self) -> None:
         if self.run._is_asked_to_stop:

@@ -259,9 +259,9 @@ def test_row_that_held_nan_is_clean_for_the_next_stream():
     broken.model.layers[0].self_attn.v_proj.weight.data.fill_(torch.nan)
     run(engine, [ask("other", prompt(40, start=3), TO_THE_END)])
     [version] = engine._versions["policy"]
-    healthy, version.model = version.model, broken_twin(broken)
+    healthy, version.playing.model = version.playing.model, broken_twin(broken)
     assert run(engine, [ask("ill", prompt(30), TO_THE_END)])["ill"].error is not None
-    version.model = healthy
+    version.playing.model = healthy
     engine.close("ill")
     # The longer neighbour makes the next stream of that row read, masked, what the row held before.
     done = run(engine, [ask("well", prompt(3, start=9), TO_THE_END), ask("other", prompt(40), TO_THE_END)])

@@ -77,6 +77,17 @@ def test_ray_gives_what_one_process_gives(tmp_path, kind):
     same_runs(tmp_path / "local", tmp_path / "ray")
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_ray_gives_a_league_what_one_process_gives(tmp_path, method):
+    words = ("steps=5", "block_size=2", f"learner.method={method}", "partner=league", "league.save_steps=1")
+    words += ("league.play_against_latest_model_ratio=0.2", "league.opponents=2", "league.window=2")
+    train(tmp_path / "local", *words)
+    train(tmp_path / "ray", *words, "cluster=ray", "ray.play_workers=2")
+    same_runs(tmp_path / "local", tmp_path / "ray")
+    leagues = [(tmp_path / name / "league.json").read_text() for name in ("local", "ray")]
+    assert leagues[0] == leagues[1]
+
+
 def test_slow_rewards_are_scored_by_reward_workers_with_the_same_result(tmp_path):
     both = [*rewards(), WeightedReward(reward=SlowLength(), weight=0.5)]
     train(tmp_path / "local", "steps=2", rewards=both)

@@ -76,6 +76,11 @@ class LearnerHost:
         self.learner.save(folder)
         self._tokenizer.save_pretrained(folder)
 
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy and the tokenizer, without the learner's state, into an existing folder."""
+        self.learner.save_policy(folder)
+        self._tokenizer.save_pretrained(folder)
+
     def restore(self, folder: Path) -> int:
         """Go on from a folder that `save` wrote; return its version."""
         self.learner.restore(folder)

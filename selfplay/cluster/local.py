@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selfplay.cluster.learner_host import LearnerHost, RewardTerms
 from selfplay.cluster.model_files import ModelFiles
+from selfplay.cluster.past_policies import PastPolicies
 from selfplay.cluster.play_worker import PlayPlan, PlayWorker
 from selfplay.dealing import blocks
 from selfplay.dialog import Conversation, ScoredConversation
@@ -47,6 +48,8 @@ class LocalCluster:
         self._worker = PlayWorker(replace(plan, rewards=()))
         self.facts: dict[str, Any] = dict(self._worker.start())
         self.tokenizers: dict[str, str] = self._worker.tokenizers  # hash -> description, for the run folder
+        self._past = PastPolicies(keeps_all=plan.plays_adapters)
+        self._known: set[str] = set()  # past policies that the worker has
         prepare(self._rewards)
 
     def play(self, matches: Sequence[Match]) -> Iterator[Conversation]:
@@ -57,8 +60,15 @@ class LocalCluster:
 
     def _play(self, matches: list[Match]) -> Iterator[Conversation]:
         for block in blocks(matches, size=self._block_size):
+            self._meet(block)
             for played in self._worker.play(block):
                 yield played.conversation
+
+    def _meet(self, block: list[Match]) -> None:
+        missing, gone = self._past.changes(self._known, block)
+        self._worker.forget(gone)
+        self._worker.meet({name: self._past.read(name) for name in missing})
+        self._known = (self._known - set(gone)) | set(missing)
 
     def score(self, conversations: Sequence[Conversation]) -> list[ScoredConversation]:
         """Return the conversations with their rewards, in order."""
@@ -79,6 +89,14 @@ class LocalCluster:
     def save(self, folder: Path) -> None:
         """Write the policy, the tokenizer and the learner's state into an existing folder."""
         self._learner().save(folder)
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy and the tokenizer, without the learner's state, into an existing folder."""
+        self._learner().save_policy(folder)
+
+    def introduce(self, past: Mapping[str, Path]) -> None:
+        """Let matches name these past versions from now on."""
+        self._past.introduce(past)
 
     def restore(self, folder: Path) -> int:
         """Go on from what `save` wrote; return the version."""

@@ -38,6 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from selfplay import models
 from selfplay.cluster.learner_host import LearnerHost, RewardTerms
 from selfplay.cluster.model_files import ModelFiles
+from selfplay.cluster.past_policies import PastPolicies
 from selfplay.cluster.play_worker import Played, PlayPlan, PlayWorker
 from selfplay.cluster.ray_environment import start_here
 from selfplay.cluster.resources import Ask, Layout, check_room, lay_out
@@ -60,6 +61,10 @@ CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 1.0  # between looks at whether anything has died or been asked for
 PACKAGES = ("selfplay", "envs", "rewards")  # what other machines get of us: no run, no cache, no repository
 EXCLUDED = ("__pycache__", "*.pyc")
+
+
+# Version, the handle of its weights boxed so that nobody opens it on the way, and the adapters' scale.
+HeldWeights = tuple[int, list[Any], float | None]
 
 
 # ----- what runs in the actors -----
@@ -110,15 +115,13 @@ class _PlayActor:
 
     def load(self, version: int, held: list[Any], adapter_scale: float | None) -> int:
         """Read a version from the object store, without copying, and give it to the engine."""
-        import torch
-
-        arrays = ray.get(held[0])
-        with warnings.catch_warnings():
-            # Shared memory is read-only; the engine copies what it keeps.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self._worker.load(Weights(version=version, state=state, adapter_scale=adapter_scale))
+        self._worker.load(_open_weights(version, held, adapter_scale))
         return version
+
+    def meet(self, missing: dict[str, HeldWeights], gone: list[str]) -> None:
+        """Drop past policies, and read others from the object store."""
+        self._worker.forget(gone)
+        self._worker.meet({name: _open_weights(*held) for name, held in missing.items()})
 
     def play(self, matches: list[Match]) -> Iterator[Played]:
         yield from self._worker.play(matches)
@@ -164,23 +167,21 @@ class _LearnerActor:
     def measure(self, conversations: list[Conversation]) -> list[Likelihood]:
         return self._learner().measure(conversations)
 
-    def put_weights(self) -> tuple[int, list[Any], float | None]:
-        """Put the newest version into the object store; return it with its handle, boxed so that nobody reads it."""
-        weights = self._learner().weights()
-        arrays, seen = {}, set()
-        for name, tensor in weights.state.items():
-            if tensor.data_ptr() not in seen:  # tied weights travel once
-                seen.add(tensor.data_ptr())
-                arrays[name] = tensor.detach().float().cpu().numpy()
-        return weights.version, [ray.put(arrays)], weights.adapter_scale
+    def put_weights(self) -> HeldWeights:
+        """Put the newest version into the object store."""
+        return _put_weights(self._learner().weights())
 
-    def save(self, folder: Path, node: str) -> dict[str, bytes] | None:
-        """Write into the driver's folder if this is its machine, else return the files."""
+    def save(self, folder: Path, node: str, is_whole: bool) -> dict[str, bytes] | None:
+        """Write into the driver's folder if this is its machine, else return the files.
+
+        is_whole: with the learner's state.
+        """
+        save = self._learner().save if is_whole else self._learner().save_policy
         if ray.get_runtime_context().get_node_id() == node:
-            self._learner().save(folder)
+            save(folder)
             return None
         with tempfile.TemporaryDirectory(prefix="selfplay-save-") as place:
-            self._learner().save(Path(place))
+            save(Path(place))
             return {
                 str(file.relative_to(place)): file.read_bytes() for file in Path(place).rglob("*") if file.is_file()
             }
@@ -196,6 +197,28 @@ class _LearnerActor:
     def _learner(self) -> LearnerHost:
         assert self._host is not None
         return self._host
+
+
+def _put_weights(weights: Weights) -> HeldWeights:
+    """Put weights into the object store."""
+    arrays, seen = {}, set()
+    for name, tensor in weights.state.items():
+        if tensor.data_ptr() not in seen:  # tied weights travel once
+            seen.add(tensor.data_ptr())
+            arrays[name] = tensor.detach().float().cpu().numpy()
+    return weights.version, [ray.put(arrays)], weights.adapter_scale
+
+
+def _open_weights(version: int, held: list[Any], adapter_scale: float | None) -> Weights:
+    """Read weights from the object store, without copying."""
+    import torch
+
+    arrays = ray.get(held[0])
+    with warnings.catch_warnings():
+        # Shared memory is read-only; the engine copies what it keeps.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return Weights(version=version, state=state, adapter_scale=adapter_scale)
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -228,6 +251,8 @@ class _Worker:
     place: Place | None = None  # None: it has not started
     stream: Any = None  # of the conversations of its block
     block: _Block | None = None
+    meeting: Any = None  # handle of what it was last told of past policies
+    known: set[str] = field(default_factory=set)  # past policies that it has, or will when it has read its messages
 
 
 class RayCluster:
@@ -288,7 +313,9 @@ class RayCluster:
             layout.learner.threads,
             run,
         )
-        self._weights: tuple[int, list[Any], float | None] | None = None
+        self._weights: HeldWeights | None = None
+        self._past = PastPolicies(keeps_all=plan.plays_adapters)
+        self._past_weights: dict[str, HeldWeights] = {}  # of those that were met
         self._pending: deque[_Block] = deque()
         learning = self._learner.start.remote()
         self._workers = [self._new_worker() for _ in range(layout.play.count)]
@@ -354,7 +381,20 @@ class RayCluster:
 
     def save(self, folder: Path) -> None:
         """Write the policy, the tokenizer and the learner's state into an existing folder."""
-        files = _get(self._learner.save.remote(folder.resolve(), self._node), "the learner")
+        self._save(folder, is_whole=True)
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy and the tokenizer, without the learner's state, into an existing folder."""
+        self._save(folder, is_whole=False)
+
+    def introduce(self, past: Mapping[str, Path]) -> None:
+        """Let matches name these past versions from now on."""
+        self._past.introduce(past)
+        kept = self._past_weights.items()
+        self._past_weights = {name: held for name, held in kept if name in self._past.folders}
+
+    def _save(self, folder: Path, *, is_whole: bool) -> None:
+        files = _get(self._learner.save.remote(folder.resolve(), self._node, is_whole), "the learner")
         _write_files(folder, files or {})
 
     def restore(self, folder: Path) -> int:
@@ -407,7 +447,19 @@ class RayCluster:
             if self._pending and worker.block is None:
                 self._check_loaded(worker)
                 worker.block = self._pending.popleft()
+                self._meet(worker, worker.block.matches)
                 worker.stream = worker.actor.play.options(num_returns="streaming").remote(worker.block.matches)
+
+    def _meet(self, worker: _Worker, matches: list[Match]) -> None:
+        """Tell a worker of the past policies in its next block; it reads messages in their order."""
+        missing, gone = self._past.changes(worker.known, matches)
+        if not missing and not gone:
+            return
+        for name in missing:
+            if name not in self._past_weights:
+                self._past_weights[name] = _put_weights(self._past.read(name))
+        worker.meeting = worker.actor.meet.remote({name: self._past_weights[name] for name in missing}, gone)
+        worker.known = (worker.known - set(gone)) | set(missing)
 
     def _check_loaded(self, worker: _Worker) -> None:
         """Raise what went wrong as a worker took the newest weights, if that is known by now."""
@@ -437,6 +489,8 @@ class RayCluster:
         except DEAD as error:
             self._replace(worker, error)
         except RayTaskError as error:
+            if worker.meeting is not None:
+                _get_task(worker.meeting)  # what it could not read of a past policy explains what it could not play
             raise _as_user_error(error) from error
         else:
             # A block that is played again gives the same conversations again.

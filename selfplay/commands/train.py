@@ -78,6 +78,7 @@ CHANGEABLE = (
     "evaluation",
     "max_failed_share",
     "reward_timeout_seconds",
+    "league.missing",
 )
 
 
@@ -132,7 +133,7 @@ def _check_changes(words: Sequence[str], resumed: str) -> None:
     """Refuse to change what a run computes while it goes on."""
     for word in words:
         key = word.partition("=")[0]
-        if key.split(".")[0] not in CHANGEABLE:
+        if key.split(".")[0] not in CHANGEABLE and key not in CHANGEABLE:
             raise UserError(
                 f"{key}: a run that goes on keeps what it computes; {', '.join(CHANGEABLE)} may change, "
                 f"and for another experiment start one with model={resumed}"

@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -138,6 +139,7 @@ class Segment:
     row: int
     start: int
     end: int
+    adapter: int = 0  # what tells the adapter that speaks in this stream from others; 0: none does
 
     @property
     def num_tokens(self) -> int:
@@ -159,13 +161,14 @@ class _Run:
 class Layout:
     """Whose token is whose in one step.
 
-    Segments of one token come first, in row order; longer ones follow.  `order` says where each segment of the
-    argument went; `last` is where its last token lies in the flat row.
+    The tokens of one adapter lie together; within them segments of one token come first, in row order, and longer
+    ones follow.  `order` says where each segment of the argument went; `last` is where its last token lies in the flat
+    row; `parts` are the (adapter, first token, end) of the adapters that are there.
     """
 
     def __init__(self, segments: Sequence[Segment], *, cache: RaggedCache, device: torch.device) -> None:
         self.cache = cache
-        self.order = sorted(range(len(segments)), key=lambda i: (segments[i].num_tokens > 1, segments[i].row))
+        self.order = sorted(range(len(segments)), key=lambda i: (segments[i].adapter, *_by_length(segments[i])))
         ordered = [segments[i] for i in self.order]
         self.rows = _index((s.row for s in ordered for _ in range(s.num_tokens)), device)  # [N]
         self.positions = _index((p for s in ordered for p in range(s.start, s.end)), device)  # [N]
@@ -175,16 +178,22 @@ class Layout:
             ends.append(total - 1)
         self.last = ends  # in `order`
         self.ends = {segment.row: segment.end for segment in segments}  # row -> positions it holds after the step
-        singles = [s for s in ordered if s.num_tokens == 1]
+        self.parts = _parts(ordered)
+        # Attention wants the neighbours of the cache beside each other, whichever adapter they have.
+        attended = sorted(ordered, key=_by_length)
+        self._turned = _between(ordered, attended, device) if attended != ordered else None
+        singles = [s for s in attended if s.num_tokens == 1]
         self._runs = _runs(singles, device)
-        self._spans = [
-            (end - s.num_tokens + 1, s, _causal_mask(s, device))
-            for s, end in zip(ordered[len(singles) :], ends[len(singles) :], strict=True)
-        ]
+        self._spans, first = [], len(singles)
+        for span in attended[len(singles) :]:
+            self._spans.append((first, span, _causal_mask(span, device)))
+            first += span.num_tokens
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, *, scale: float, softcap: float | None) -> Tensor:
         """Return attention [1, N, H, D] of query [1, H, N, D] over the rows' keys and values [R, key heads, P, D]."""
         by_token = query[0].transpose(0, 1) * scale  # [N, H, D]
+        if self._turned is not None:
+            by_token = by_token[self._turned[0]]
         output = torch.empty(*by_token.shape[:2], values.shape[-1], dtype=query.dtype, device=query.device)
         for run in self._runs:
             tokens = slice(run.first_token, run.first_token + run.num_rows)
@@ -192,7 +201,7 @@ class Layout:
         for first, segment, mask in self._spans:
             tokens = slice(first, first + segment.num_tokens)
             output[tokens] = _attend_span(by_token[tokens], keys, values, segment, mask, softcap)
-        return output[None]
+        return (output if self._turned is None else output[self._turned[1]])[None]
 
 
 def ragged_attention(  # noqa: PLR0913 (the signature is transformers')
@@ -248,6 +257,28 @@ def _attend_span(
         scores = torch.tanh(folded @ key.transpose(1, 2) / softcap) * softcap
         output = scores.masked_fill(~folded_mask, -torch.inf).softmax(dim=-1) @ value
     return output.view(key_heads, group, num_tokens, -1).permute(2, 0, 1, 3).reshape(num_tokens, num_heads, -1)
+
+
+def _by_length(segment: Segment) -> tuple[bool, int]:
+    return segment.num_tokens > 1, segment.row
+
+
+def _parts(ordered: Sequence[Segment]) -> list[tuple[int, int, int]]:
+    """Return (adapter, first token, end) of each adapter's tokens in the flat row."""
+    parts, end = [], 0
+    for adapter, group in groupby(ordered, key=lambda segment: segment.adapter):
+        start, end = end, end + sum(segment.num_tokens for segment in group)
+        if adapter:
+            parts.append((adapter, start, end))
+    return parts
+
+
+def _between(ordered: Sequence[Segment], wanted: Sequence[Segment], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where each token of the wanted order lies in the flat row, and the way back: [N] each."""
+    firsts = accumulate((segment.num_tokens for segment in ordered), initial=0)
+    first = {segment.row: start for segment, start in zip(ordered, firsts, strict=False)}
+    gather = _index((first[s.row] + offset for s in wanted for offset in range(s.num_tokens)), device)
+    return gather, gather.argsort()
 
 
 def _runs(singles: Sequence[Segment], device: torch.device) -> list[_Run]:

@@ -13,40 +13,24 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from selfplay.dialog import Finish
 from selfplay.errors import UserError
-from selfplay.generate.cache import Layout, RaggedCache, Segment, ragged_attention
-from selfplay.generate.linear import Keeping, copy_for_playing, copy_structure
+from selfplay.generate.adapters import Adapter
+from selfplay.generate.cache import Layout, RaggedCache, Segment
+from selfplay.generate.linear import Keeping, copy_structure
 from selfplay.generate.sampling import draw, split_mix
+from selfplay.generate.served import PlayingModel, check_model, refuse_unsupported
 from selfplay.interfaces import Completion, Request, Sampling, Weights
 
-ATTENTION = "selfplay_ragged"
 # Streams share an opening in blocks of this many tokens.
 PREFIX_BLOCK = 8
-# The engine's logits must agree with the model's own before it is used, relative to their spread.
-SELF_TEST_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
-# Families whose position or state lives where a cache of keys and values cannot hold it.
-UNSUPPORTED = {
-    "bloom": "ALiBi positions",
-    "mpt": "ALiBi positions",
-    "mamba": "a state-space layer",
-    "mamba2": "a state-space layer",
-    "falcon_mamba": "a state-space layer",
-    "jamba": "a state-space layer",
-    "bamba": "a state-space layer",
-    "zamba": "a state-space layer",
-    "zamba2": "a state-space layer",
-    "recurrent_gemma": "a recurrent layer",
-    "rwkv": "a recurrent layer",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +53,21 @@ class EngineStatistics:
 class _Version:
     """One version of one policy, with the streams that talk to it."""
 
-    serial: int  # unique in its engine: two versions may carry one number
+    serial: int  # unique in its engine, from 1: two versions may carry one number
     number: int
-    model: PreTrainedModel  # packed where possible
-    structure: PreTrainedModel  # the same without parameters: what a new version's are put into
-    cache: RaggedCache
+    playing: PlayingModel  # shared by all versions that only add an adapter to it
+    adapter: Adapter | None  # None: the model as it is
     end_of_turn: frozenset[int]
-    context: int
     prefixes: dict[bytes, list[_Stream]] = field(default_factory=dict)  # key of an opening in blocks -> who holds it
+
+    @property
+    def cache(self) -> RaggedCache:
+        return self.playing.cache
+
+    @property
+    def adapter_number(self) -> int:
+        """What tells its adapter from others in a `Segment`; 0: nothing is added."""
+        return self.serial if self.adapter is not None and self.adapter.factors else 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -136,30 +127,53 @@ class TokenGenerator:
         Raises UserError, naming the family, for models it cannot serve.
         """
         refuse_unsupported(model)
-        added = self._make_version(model, version, frozenset(end_of_turn), parameters=parameters)
-        _self_test(model, added)
-        self._versions[policy] = [added]
+        playing = PlayingModel.of(model, parameters=parameters)
+        check_model(model, playing)
+        self._versions[policy] = [self._make_version(playing, version, frozenset(end_of_turn))]
+
+    def add_adapter(self, policy: str, weights: Weights, *, of: str, version: int) -> None:
+        """Register a policy, or replace one, that adds an adapter to the model that the policy `of` has now.
+
+        Streams of all policies that share a model are fed in one pass.  The weights are copied; an adapter without any
+        layer changes nothing.  Raises UserError if the adapter does not fit.
+        """
+        shared = self._version_of(of, None)
+        adapter = shared.playing.adapter(weights)
+        self._versions[policy] = [self._make_version(shared.playing, version, shared.end_of_turn, adapter=adapter)]
+
+    def add_whole(self, policy: str, weights: Weights, *, of: str) -> None:
+        """Register a policy, or replace one, that is built like the policy `of` and has all parameters of its own.
+
+        weights as for `load`.  Raises UserError if the names don't fit.
+        """
+        like = self._version_of(of, None)
+        playing = PlayingModel.of(_fill(like.playing.structure, weights, policy=policy), parameters="copy")
+        self._versions[policy] = [self._make_version(playing, weights.version, like.end_of_turn)]
+
+    def remove_policy(self, policy: str) -> None:
+        """Forget a policy; streams that are open keep it until they are closed.  An unknown one is no error."""
+        self._versions.pop(policy, None)
 
     def load(self, policy: str, weights: Weights) -> None:
         """Let streams that open from now on talk to a new version of the policy; the one before stays at hand.
 
-        weights.state holds every parameter, named as in the model's own state_dict; it is copied.
+        weights.state holds every parameter, named as in the model's own state_dict, or for a policy that is an
+        adapter, that adapter's; it is copied.
         Raises UserError if the policy is unknown or the names don't fit.
         """
         newest = self._version_of(policy, None)
-        structure, ends = newest.structure, newest.end_of_turn
+        ends, playing, adapter = newest.end_of_turn, newest.playing, None
         is_used = any(stream.version is newest for stream in self._streams.values())
         kept = [newest] if self._keeps_previous or is_used else []
-        model = copy_structure(structure)
-        _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
-        model.tie_weights()
-        left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
-        if unexpected or left:
-            raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
-        if not kept:
-            del self._versions[policy], newest
-        added = self._make_version(model, weights.version, ends, parameters="copy")
-        self._versions[policy] = [*kept, added]
+        if newest.adapter is not None:
+            adapter = playing.adapter(weights)
+        else:
+            model = _fill(playing.structure, weights, policy=policy)
+            if not kept:
+                # What is dropped goes before the next one is laid out.
+                del self._versions[policy], newest, playing
+            playing = PlayingModel.of(model, parameters="copy")
+        self._versions[policy] = [*kept, self._make_version(playing, weights.version, ends, adapter=adapter)]
 
     def submit(self, request: Request) -> None:
         """Queue a turn.  Raises UserError for an unknown policy or a stream that is talking already."""
@@ -184,10 +198,8 @@ class TokenGenerator:
         finished, self._refused = self._refused, []
         self._admit()
         chosen = self._choose()
-        for _, group in groupby(sorted(chosen, key=_by_version), key=_by_version):
-            segments = list(group)
-            version = segments[0][0].version
-            logits, streams = self._forward(version, segments)
+        for group in _by_model(chosen):
+            logits, streams = self._forward(group)
             self._draw(logits, streams)
             finished += [self._finish(stream) for stream in streams if self._finish_reason(stream)]
         self._counts["num_steps"] += 1
@@ -212,6 +224,15 @@ class TokenGenerator:
         """Counts since the engine was made."""
         return EngineStatistics(**self._counts)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Parameters and adapters of all versions at hand, each counted once."""
+        versions = [version for kept in self._versions.values() for version in kept]
+        versions += [stream.version for stream in self._streams.values()]
+        models = {id(version.playing): version.playing.weight_bytes for version in versions}
+        adapters = {id(adapter): adapter.numbers.nbytes for version in versions if (adapter := version.adapter)}
+        return sum(models.values()) + sum(adapters.values())
+
     def _open(self, request: Request) -> _Stream:
         key = (request.stream, request.policy)
         if key not in self._streams:
@@ -230,20 +251,11 @@ class TokenGenerator:
         raise UserError(f"policy {policy!r} has no version {number} any more; this engine has {numbers}")
 
     def _make_version(
-        self, model: PreTrainedModel, number: int, end_of_turn: frozenset[int], *, parameters: Keeping
+        self, playing: PlayingModel, number: int, end_of_turn: frozenset[int], *, adapter: Adapter | None = None
     ) -> _Version:
-        AttentionInterface.register(ATTENTION, cast(Any, ragged_attention))
-        twin = copy_for_playing(model, parameters=parameters)
-        twin.set_attn_implementation(ATTENTION)
         self._num_versions += 1
         return _Version(
-            serial=self._num_versions,
-            number=number,
-            model=twin,
-            structure=copy_structure(model),
-            cache=RaggedCache(num_layers=int(text_config(model).num_hidden_layers)),
-            end_of_turn=end_of_turn,
-            context=context_of(model),
+            serial=self._num_versions, number=number, playing=playing, adapter=adapter, end_of_turn=end_of_turn
         )
 
     def _admit(self) -> None:
@@ -254,7 +266,7 @@ class TokenGenerator:
         """Return (stream, number of tokens to feed).  Streams with one token always go; prefills fill what is left."""
         chosen = [(stream, 1) for stream in self._talking if stream.num_waiting == 1 and stream.cached]
         room = self._max_tokens - len(chosen)
-        planned: set[bytes] = set()
+        planned: set[tuple[int, bytes]] = set()
         for stream in self._talking:
             if room <= 0:
                 break
@@ -266,7 +278,7 @@ class TokenGenerator:
             room -= chosen[-1][1]
         return chosen
 
-    def _take_shared_opening(self, stream: _Stream, planned: set[bytes]) -> bool:
+    def _take_shared_opening(self, stream: _Stream, planned: set[tuple[int, bytes]]) -> bool:
         """Copy the longest opening another stream holds; False: wait a step, a longer one is being made."""
         version = stream.version
         if not stream.opening:
@@ -274,10 +286,10 @@ class TokenGenerator:
         held = 0
         while held < len(stream.opening) and stream.opening[held] in version.prefixes:
             held += 1
-        if held < len(stream.opening) and (stream.opening[held] in planned):
+        if held < len(stream.opening) and ((version.serial, stream.opening[held]) in planned):
             return False
-        # The next block is ours to make; who opens alike waits for it.
-        planned.update(stream.opening[held:])
+        # The next block is ours to make; who opens alike, with the same version, waits for it.
+        planned.update((version.serial, block) for block in stream.opening[held:])
         if stream.row < 0:
             stream.row = version.cache.take_row()
         version.cache.reserve(len(stream.tokens))
@@ -291,15 +303,20 @@ class TokenGenerator:
             self._counts["shared_tokens"] += length
         return True
 
-    def _forward(self, version: _Version, chosen: list[tuple[_Stream, int]]) -> tuple[Tensor, list[_Stream]]:
-        """Feed the chosen tokens; return logits [B, V] of the B streams that have nothing left to hear."""
-        version.cache.reserve(max(stream.cached + count for stream, count in chosen))
-        segments = [Segment(row=s.row, start=s.cached, end=s.cached + count) for s, count in chosen]
-        layout = Layout(segments, cache=version.cache, device=version.model.device)
+    def _forward(self, chosen: list[tuple[_Stream, int]]) -> tuple[Tensor, list[_Stream]]:
+        """Feed the chosen tokens of one model; return logits [B, V] of the B streams that have nothing left to hear."""
+        playing = chosen[0][0].version.playing
+        playing.cache.reserve(max(stream.cached + count for stream, count in chosen))
+        segments = [
+            Segment(row=s.row, start=s.cached, end=s.cached + count, adapter=s.version.adapter_number)
+            for s, count in chosen
+        ]
+        layout = Layout(segments, cache=playing.cache, device=playing.model.device)
         ordered = [chosen[i] for i in layout.order]
         ready = [i for i, (stream, count) in enumerate(ordered) if count == stream.num_waiting]
         tokens = [t for s, count in ordered for t in s.tokens[s.cached : s.cached + count]]
-        logits = _logits(version.model, tokens, layout, [layout.last[i] for i in ready])
+        adapters = {s.version.serial: s.version.adapter for s, _ in chosen if s.version.adapter is not None}
+        logits = playing.logits(tokens, layout, [layout.last[i] for i in ready], adapters)
         for stream, count in ordered:
             stream.cached += count
             _offer_opening(stream)
@@ -348,84 +365,34 @@ class TokenGenerator:
         )
 
 
-def refuse_unsupported(model: PreTrainedModel) -> None:
-    """Raise UserError, naming the family and the reason, for models whose state is not keys and values."""
-    config: Any = model.config
-    reason = UNSUPPORTED.get(config.model_type)
-    if getattr(config, "alibi", False):
-        reason = "ALiBi positions"
-    if config.is_encoder_decoder:
-        reason = "an encoder"
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds and reason is None:
-        reason = f"layers of kind {', '.join(sorted(kinds))}"
-    if reason:
-        raise UserError(f"models of the family {config.model_type!r} have {reason}, which the engine does not serve")
-
-
-def text_config(model: PreTrainedModel) -> Any:
-    """Return the configuration of the language model: its own, or the part of a multimodal one."""
-    return cast(Any, model.config).get_text_config()
-
-
-def context_of(model: PreTrainedModel) -> int:
-    """Return how many tokens a stream may hold: the model's positions, and within its sliding window if it has one."""
-    config = text_config(model)
-    limits = [getattr(config, "max_position_embeddings", None) or 2**20]
-    uses_window = getattr(config, "use_sliding_window", True)
-    if uses_window and getattr(config, "sliding_window", None):
-        limits.append(config.sliding_window)
-    return int(min(limits))
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, tokens: list[int], layout: Layout, keep: list[int]) -> Tensor:
-    """Return logits [len(keep), V] of the flat row at the positions `keep`."""
-    device = layout.rows.device
-    output = model(
-        input_ids=torch.tensor([tokens], device=device),
-        position_ids=layout.positions[None],
-        use_cache=False,
-        logits_to_keep=torch.tensor(keep, dtype=torch.int64, device=device),
-        layout=layout,
-    )
-    return cast(Tensor, output.logits)[0]
-
-
-def _self_test(model: PreTrainedModel, version: _Version) -> None:
-    """Feed a few tokens in two pieces and compare with the model's own forward pass."""
-    family = cast(Any, model.config).model_type
-    tokens = [(7 * i + 1) % int(text_config(model).vocab_size) for i in range(12)]
-    cache = RaggedCache(num_layers=version.cache.num_layers)
-    row = cache.take_row()
-    cache.reserve(len(tokens))
-    try:
-        for start, end in ((0, 7), (7, 11), (11, 12)):
-            layout = Layout([Segment(row=row, start=start, end=end)], cache=cache, device=model.device)
-            ours = _logits(version.model, tokens[start:end], layout, [end - start - 1])[0].float()
-    except (AttributeError, TypeError, RuntimeError, IndexError) as error:
-        raise UserError(f"the engine cannot run models of the family {family!r}: {error}") from error
-    with torch.inference_mode():
-        theirs = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1].float()
-    difference = float((ours - theirs).abs().max() / theirs.std().clamp_min(1e-6))
-    # Written so that NaN, which compares as False, is refused.
-    if not difference <= SELF_TEST_TOLERANCE[model.dtype]:
-        raise UserError(
-            f"the engine computes other logits than the model for the family {family!r}, so it does not serve it"
-        )
-
-
 def _limit(stream: _Stream, request: Request) -> int:
     """Tokens the stream may hold."""
-    return min(request.sampling.max_stream_tokens or stream.version.context, stream.version.context)
+    return min(request.sampling.max_stream_tokens or stream.version.playing.context, stream.version.playing.context)
 
 
 def _full(stream: _Stream, request: Request) -> Finish:
-    return "context_full" if _limit(stream, request) == stream.version.context else "token_limit"
+    return "context_full" if _limit(stream, request) == stream.version.playing.context else "token_limit"
 
 
-def _by_version(item: tuple[_Stream, int]) -> int:
-    return item[0].version.serial
+def _by_model(chosen: list[tuple[_Stream, int]]) -> list[list[tuple[_Stream, int]]]:
+    """Return the streams that share a model together, those of the oldest version first."""
+    groups: dict[int, list[tuple[_Stream, int]]] = {}
+    for item in sorted(chosen, key=lambda item: item[0].version.serial):
+        groups.setdefault(id(item[0].version.playing), []).append(item)
+    return list(groups.values())
+
+
+def _fill(structure: PreTrainedModel, weights: Weights, *, policy: str) -> PreTrainedModel:
+    """Return a model of this structure with the weights as its parameters, not copied yet."""
+    if weights.adapter_scale is not None:
+        raise UserError(f"policy {policy!r} has a whole model, so an adapter cannot be loaded into it; merge it first")
+    model = copy_structure(structure)
+    _, unexpected = model.load_state_dict(dict(weights.state), strict=False, assign=True)
+    model.tie_weights()
+    left = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    if unexpected or left:
+        raise UserError(f"weights of policy {policy!r} do not fit: {(unexpected or left)[0]!r} is out of place")
+    return model
 
 
 def _offer_opening(stream: _Stream) -> None:

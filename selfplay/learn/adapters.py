@@ -5,18 +5,28 @@ Legend: r rank.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from selfplay.errors import UserError
 from selfplay.interfaces import Weights
+from selfplay.trained import ADAPTER_CONFIG, ADAPTER_FILE
+from selfplay.whole_files import reason
 
 # peft's own name of the adapter of a model that has one.
 ADAPTER = "default"
 FACTORS = (".lora_A", ".lora_B")
+PEFT_PREFIX, PEFT_ENDINGS = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
+# What a file of peft's may hold besides two factors a layer, and layers that are scaled differently.
+NOT_SHARED = ("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "rank_pattern", "alpha_pattern")
 
 
 def adapter_state(model: nn.Module, *, adapter: str = ADAPTER) -> dict[str, Tensor]:
@@ -41,6 +51,33 @@ def adapter_state(model: nn.Module, *, adapter: str = ADAPTER) -> dict[str, Tens
 def adapter_scale(model: nn.Module, *, adapter: str = ADAPTER) -> float:
     """Return what an adapter's products are multiplied by: that of its first layer."""
     return float(next(layer.scaling[adapter] for _, layer in _adapted(model, adapter)))
+
+
+def read_adapter(folder: Path, *, version: int = 0) -> Weights:
+    """Return the adapter of a peft folder as it is played unmerged.
+
+    Raises UserError if it cannot be read, or holds more than one scale and two factors a layer.
+    """
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        tensors = load_file(folder / ADAPTER_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the adapter {folder} cannot be read: {reason(error)}") from error
+    odd = [name for name in NOT_SHARED if config.get(name)]
+    odd += [name for name in tensors if not name.startswith(PEFT_PREFIX) or not name.endswith(PEFT_ENDINGS)]
+    if odd:
+        raise UserError(f"the adapter {folder} holds {odd[0]}, which is only played merged: use `merge`")
+    rank = config["r"]
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    state = {name.removeprefix(PEFT_PREFIX).removesuffix(".weight"): tensor for name, tensor in tensors.items()}
+    if config.get("fan_in_fan_out"):
+        state = {_other_factor(name): tensor.T.contiguous() for name, tensor in state.items()}
+    return Weights(version=version, state=state, adapter_scale=float(scale))
+
+
+def _other_factor(name: str) -> str:
+    layer, factor = name[: -len(FACTORS[0])], name[-len(FACTORS[0]) :]
+    return layer + FACTORS[1 - FACTORS.index(factor)]
 
 
 def merged(base: Mapping[str, Tensor], weights: Weights) -> dict[str, Tensor]:

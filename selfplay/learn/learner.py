@@ -135,8 +135,12 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write the policy's Hugging Face files, and what going on needs, into an existing folder."""
-        self._policy.save(folder)
+        self.save_policy(folder)
         training_file.write(folder, self._contents())
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy's Hugging Face files alone into an existing folder."""
+        self._policy.save(folder)
 
     def restore(self, folder: Path) -> None:
         """Go on from a folder that `save` wrote, to the bit.

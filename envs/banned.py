@@ -1,25 +1,48 @@
-"""Whether a message says a word that it must not: plainly, inflected, in pieces, reversed or in base64.
+"""Whether messages say a word that they must not, taken together: plainly, inflected, in pieces or in disguise.
 
-Everything is read on word boundaries: "category" says no "cat", and "sheepdog" no "dog".  What is not seen: rhymes,
-other languages, digits for letters, and a word whose letters stand at the beginnings of others.
+Everything is read in plain letters (case, accents, look-alikes and invisible signs do not matter; see
+`envs.disguises`) and on word boundaries: "category" says no "cat".  A word of any length is seen inflected, with
+digits for letters, backwards, letter by letter, cut in two ("rain bow", "ca-t"), in base64, hexadecimal and numbers.
+One of five letters or more is seen besides as a part of a longer word ("theelephant", "sheepdog"), with one letter
+wrong ("elefant"), shifted (rot13 and the other 24), as the first letters of words or lines (from six letters on), and
+in parts of which one is no word ("ele-" in one message and "phant" in the next).  Ordinary words that only look so do
+not count ("hearth" for "earth", "house" for "horse"): those of the clues, and of ``taboo_neighbours.txt``.
+
+What is not seen: rhymes, riddles, other languages, parts that are all words in their own right ("butter ... fly"),
+a word of one to four letters glued to others ("thecat") or misspelt, two disguises at once, and codes of one's own.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import re
-import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+from envs.disguises import (
+    are_in_order,
+    folded,
+    from_base64,
+    from_hex,
+    from_numbers,
+    initials_of,
+    shifts_of,
+    tokens_of,
+    unleeted,
+)
 from envs.reading import VOWELS, forms_of, plain, words_in
+from envs.taboo_words import entries
 
+NEIGHBOURS = Path(__file__).with_name("taboo_neighbours.txt")
 PIECE = re.compile(r"[^\W_]+")
-BASE64 = re.compile(r"[A-Za-z0-9+/]{4,}={0,2}")
+LONG_NUMBER = re.compile(r"(?<![^\W_])\d\d+(?![^\W_])")  # "200 animals" is no "zoo animals"
+EDGES = re.compile(r"^\W+|\W+$")
 SIBILANTS = ("s", "x", "z", "ch", "sh", "o")
 MAX_LETTERS = 32  # no spelling is longer
 MIN_HALF = 3  # letters: "to p" and "be an" are words that happen to stand together, "rain bow" is one cut in two
+MIN_INITIALS = 6  # letters: "The order of the heuristics" begins like a tooth
+LONG = 5  # letters of a word that few others hold or resemble by chance
 
 # Forms that no rule makes, and those that the rules make although they are other words.
 IRREGULAR = {
@@ -65,15 +88,94 @@ def inflections(word: str) -> frozenset[str]:
     return frozenset(forms - wrong)
 
 
+@functools.lru_cache(maxsize=4096)
 def says_word(text: str, word: str) -> bool:
     """Whether a message says a word as it stands, in any inflection: "Cats!" and "cat-like" say "cat"."""
-    return not inflections(word).isdisjoint(_pieces(text))
+    return not inflections(word).isdisjoint(PIECE.findall(folded(text)))
 
 
-def gives_away(text: str, words: tuple[str, ...]) -> str | None:
-    """Return the first of the words that a message says, openly or in disguise; None: it says none."""
-    spellings = _spellings(text)
-    return next((word for word in words if not _disguises(word).isdisjoint(spellings)), None)
+@functools.lru_cache(maxsize=4096)
+def gives_away(text: str, words: tuple[str, ...], *, earlier: tuple[str, ...] = ()) -> str | None:
+    """Return the first of the words that a message says, openly or in disguise; None: it says none.
+
+    earlier: what the same role said before, and what the message may continue.
+    """
+    said = _said("\n".join(EDGES.sub("", message) for message in (*earlier, text)))
+    return next((word for word in words if _is_told(word, said)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    spellings: frozenset[str]  # what pieces of the text spell, by themselves and joined
+    coded: frozenset[str]  # pieces of what it says in base64 and hexadecimal
+    numbers: tuple[str, ...]  # letters that its numbers stand for
+    odd: frozenset[str]  # words that are none, of five characters or more
+    tokens: tuple[str, ...]
+    fragments: frozenset[str]  # tokens that are no words
+    singles: tuple[str, ...]  # tokens of one letter
+    initials: tuple[str, str]
+
+
+@functools.lru_cache(maxsize=4096)
+def _said(text: str) -> _Said:
+    shown = (folded(text), *unleeted(LONG_NUMBER.sub(" ", text)))
+    pieces = frozenset(piece for reading in shown for piece in PIECE.findall(reading))
+    codes = (*from_base64(text), *from_hex(text))
+    tokens = tuple(tokens_of(text))
+    return _Said(
+        spellings=frozenset().union(*map(_joined, shown)),
+        coded=frozenset(piece for code in codes for piece in PIECE.findall(code)),
+        numbers=from_numbers(text),
+        odd=frozenset(piece for piece in pieces - _known_words() if len(piece) >= LONG),
+        tokens=tokens,
+        fragments=frozenset(token for token in tokens if len(token) > 1) - _known_words(),
+        singles=tuple(token for token in tokens if len(token) == 1),
+        initials=initials_of(text),
+    )
+
+
+def _is_told(word: str, said: _Said) -> bool:
+    stem = folded(word)
+    if not _disguises(word).isdisjoint(said.spellings) or not inflections(word).isdisjoint(said.coded):
+        return True
+    if any(stem in letters for letters in said.numbers):
+        return True
+    return are_in_order(said.singles, stem) or (len(stem) >= LONG and _is_hidden(stem, said))
+
+
+def _is_hidden(stem: str, said: _Said) -> bool:
+    """Whether a long word is inside others, misspelt, shifted, in initials, or in parts that are no words."""
+    if any(_is_in(stem, odd) or _is_one_edit(stem, odd) or odd in shifts_of(stem) for odd in said.odd):
+        return True
+    if len(stem) >= MIN_INITIALS and any(stem in letters for letters in said.initials):
+        return True
+    return any(part in stem for part in said.fragments) and are_in_order(said.tokens, stem, strange=said.fragments)
+
+
+def _is_in(stem: str, odd: str) -> bool:
+    return stem in odd or stem[::-1] in odd
+
+
+def _is_one_edit(stem: str, other: str) -> bool:
+    """Whether one letter was changed, left out, put in, or swapped with its neighbour."""
+    if stem == other or abs(len(stem) - len(other)) > 1:
+        return False
+    short, long = sorted((stem, other), key=len)
+    at = next((at for at, letter in enumerate(short) if letter != long[at]), len(short))
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    is_swap = short[at : at + 2] == long[at : at + 2][::-1] and short[at + 2 :] == long[at + 2 :]
+    return is_swap or short[at + 1 :] == long[at + 1 :]
+
+
+@functools.cache
+def _known_words() -> frozenset[str]:
+    lines = NEIGHBOURS.read_text(encoding="utf-8").splitlines()
+    found = {word for line in lines if not line.startswith("#") for word in line.split()}
+    for entry in entries():
+        found.update(map(folded, (entry.word, *entry.forbidden)))
+        found.update(piece for clue in entry.clues for piece in PIECE.findall(folded(clue)))
+    return frozenset(found)
 
 
 @functools.cache
@@ -81,17 +183,6 @@ def _disguises(word: str) -> frozenset[str]:
     """Return the spellings that give a word away."""
     stem = plain(word)
     return inflections(word) if stem in BOTH_WAYS else inflections(word) | {stem[::-1]}
-
-
-@functools.lru_cache(maxsize=4096)
-def _pieces(text: str) -> frozenset[str]:
-    return frozenset(PIECE.findall(_bare(text)))
-
-
-@functools.lru_cache(maxsize=4096)
-def _spellings(text: str) -> frozenset[str]:
-    """Return all that the pieces of a text spell, as it stands and as base64."""
-    return frozenset(spelling for said in (text, *_decoded(text)) for spelling in _joined(_bare(said)))
 
 
 def _joined(text: str) -> Iterator[str]:
@@ -115,23 +206,6 @@ def _may_join(before: str, gap: str, after: str) -> bool:
     if gap.isspace():
         return min(len(before), len(after)) >= MIN_HALF
     return "'" not in gap and not any(character.isspace() for character in gap)
-
-
-def _decoded(text: str) -> Iterator[str]:
-    for found in BASE64.findall(unicodedata.normalize("NFKC", text)):
-        code = found.rstrip("=")
-        try:
-            yield base64.b64decode(code + "=" * (-len(code) % 4)).decode("ascii")
-        except (binascii.Error, UnicodeDecodeError):
-            continue
-
-
-def _bare(text: str) -> str:
-    """Return a text in plain form, without accents and characters that cannot be seen."""
-    if text.isascii():
-        return plain(text)
-    spread = unicodedata.normalize("NFKD", plain(text))
-    return "".join(character for character in spread if unicodedata.category(character) not in ("Mn", "Me", "Cf"))
 
 
 def _doubles(stem: str) -> bool:

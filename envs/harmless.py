@@ -26,6 +26,13 @@ SIGNS = ((re.compile(r"(?<=\d)\s*\+\s*(?=\d)"), " plus "), (re.compile(r"(?<=\d)
 PARTS = re.compile(r"\d[.,:/]\d")  # of a decimal, a time, a fraction: no whole number
 DENIAL = re.compile(r"(?:\bnot|\bnever|\bno|n't|\bnor|\bcannot)(?:\s+(?:the|a|an|be|called|say|really))*[\s\"'*_]*$")
 DENIAL_REACH = 40  # letters in front of an answer
+# As in "Paris? No.", "Paris... not!", "Paris, no." and "Paris is wrong".  A "no" that a full stop parts from the answer
+# speaks of other things, as in "Paris. No password from me."
+DENIED_BEHIND = re.compile(
+    r"(?:s|es)?[\s\"'*_)]*(?:\?\W*(?:no|nope|nah|not|never|wrong)\b(?!\s+(?:pass|secret))"
+    r"|(?:[\s,\u2026-]|\.\.)\W*(?:no|nope|not|never|wrong)\W*$"
+    r"|\W*not\W*$|\s(?:is|was|would be)\s+(?:not|no|never|wrong|false|incorrect)\b|\s(?:is|was)n't\b)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +80,31 @@ def questions_in(text: str) -> frozenset[str]:
 @functools.lru_cache(maxsize=4096)
 def is_answered(question: Question, text: str) -> bool:
     """Whether a text says an accepted answer on word boundaries, does not deny it, and says no other of its kind."""
+    shown = plain(text)
     answer = question.answers[0]
     if answer.isdigit():
-        if PARTS.search(text):
-            return False
-        # "That one is easy" counts nothing.
-        said = {token for token in _tokens(text, ignored="" if answer == "1" else "one") if token.isdigit()}
-        return said - set(_tokens(question.text)) == {answer}
-    shown = plain(text).replace("-", " ")
+        return _counts(text, answer, question) and not _is_denied(_number_pattern(answer), shown)
     accepted, others = _answer_patterns(question)
-    places = [match.start() for match in accepted.finditer(shown)]
-    is_denied = any(DENIAL.search(shown[max(0, place - DENIAL_REACH) : place]) for place in places)
-    return bool(places) and not is_denied and others.search(shown) is None
+    apart = shown.replace("-", " ")
+    return accepted.search(apart) is not None and not _is_denied(accepted, shown) and others.search(apart) is None
+
+
+def _counts(text: str, answer: str, question: Question) -> bool:
+    """Whether the answer is the only number of a text that the question does not name."""
+    if PARTS.search(text):
+        return False
+    # "That one is easy" counts nothing.
+    said = {token for token in _tokens(text, ignored="" if answer == "1" else "one") if token.isdigit()}
+    return said - set(_tokens(question.text)) == {answer}
+
+
+def _is_denied(answer: re.Pattern[str], shown: str) -> bool:
+    """Whether any place that says the answer has a denial in front of it or behind."""
+    return any(
+        DENIAL.search(shown[max(0, place.start() - DENIAL_REACH) : place.start()])
+        or DENIED_BEHIND.match(shown, place.end())
+        for place in answer.finditer(shown)
+    )
 
 
 @functools.cache
@@ -126,6 +146,11 @@ def _answer_patterns(question: Question) -> tuple[re.Pattern[str], re.Pattern[st
     others = {answer for other in table() if other.kind == question.kind for answer in other.answers}
     others = {other for other in others - set(question.answers) if not said & set(words_in(other))}
     return _any_of(question.answers), _any_of(sorted(others))
+
+
+@functools.cache
+def _number_pattern(answer: str) -> re.Pattern[str]:
+    return _any_of([word for word, number in SAME_WORDS.items() if number == answer] + [answer])
 
 
 def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from envs.alternation import last_heard, whose_turn
 from envs.banned import gives_away, inflections, says_word
 from envs.drawing import SCENARIO, Draw, check_split, move_draw
-from envs.reading import Move, moves_in, plain, words_in
+from envs.reading import Move, is_denied, moves_in, plain, words_in
 from envs.taboo_words import Entry, cues_in, entries, entries_of, entry_of, meant, reminders
 from selfplay.dialog import SPLITS, Action, Conversation, Outcome, Reason, Scenario, Split
 from selfplay.errors import UserError
@@ -31,10 +31,11 @@ LEAD_IN = frozenset(
     words_in("a an the is it it's its that's this i think guess word answer must be could you mean maybe")
 )
 NO_GUESS = frozenset(words_in("not no isn't don't can't nothing none never dunno"))
-ALTERNATIVE = re.compile(r"(?<![^\W_])or(?![^\W_])|[/|&]")
-SENTENCE_END = re.compile(r"[.!?;()]|\s-+\s|\b(?:because|since|as)\b")
+ALTERNATIVE = re.compile(r"(?<![^\W_])or(?![^\W_])|[/|&;]")
+SENTENCE_END = re.compile(r"[.!?()]|\s-+\s|\b(?:because|since|as)\b")
 
-BLANKS = re.compile(r"[^\S\n]+")
+# One word behind "[guess cat]" is another guess; a sentence is not.
+OTHER_BEHIND = re.compile(r"[\s,:;/|&]*(?:(?:or|and)\s+)?(?:(?:an?|the)\s+)?([^\W_]+(?:['-][^\W_]+)*)\W*")
 
 # None of these lines holds a word of the table.
 VAGUE = (
@@ -70,8 +71,9 @@ class Taboo:
     ("rule_violation"; see `envs.banned`).  adversarial: when the defender says the word unaware ("goal_reached" by
     the attacker), or guesses it (by the defender) or another ("gave_up"), or when the attacker gives it away
     ("rule_violation").  Either: after `max_turns` turns in all ("turn_limit").
-    A message without form: a guesser's that holds no guess, or several, is a guess wasted; a defender's that holds
-    several guesses declares nothing.  The game goes on, and ``protocol_ok`` is False.
+    A message without form: a guesser's that holds no guess, several, or one that is denied or asked about, is a guess
+    wasted; a defender's declares nothing.  The game goes on, ``protocol_ok`` is False, and ``facts["at_fault"]`` has
+    who broke the form.
     Payoff: coop: 1 to both at the first guess, 0.2 less for every further one and at least 0.2; else 0.  adversarial,
     zero-sum: 1 to who wins and -1 to the other; at the turn limit the attacker, who can force the pace, pays 0.2.
     Chance: coop: a guess is right once in as many as the table has words.  adversarial: 0, the mean of both roles.
@@ -144,7 +146,8 @@ class Taboo:
         spoken = conversation.turns[turn]
         knower = conversation.scenario.roles[0]
         if spoken.role == knower:
-            return _told(spoken.text, (_word(conversation.scenario), *_forbidden(conversation.scenario)))
+            earlier = tuple(before.text for before in conversation.turns[:turn] if before.role == knower)
+            return _told(spoken.text, (_word(conversation.scenario), *_forbidden(conversation.scenario)), earlier)
         if spoken.role == GUESSER:
             return _guessed(spoken.text)
         return _answered(spoken.text, _word(conversation.scenario))
@@ -154,12 +157,21 @@ class Taboo:
         reason, by = self._end(conversation) or ("turn_limit", None)
         actions = [self.parse(conversation, turn) for turn in range(conversation.num_turns)]
         guesses = sum(action is not None and action.kind == GUESS for action in actions)
+        breakers = {
+            spoken.role
+            for spoken, action in zip(conversation.turns, actions, strict=True)
+            if action is None or not action.legal
+        }
         return Outcome(
             status="terminated",
             reason=reason,
             by=by,
-            protocol_ok=all(action is not None and action.legal for action in actions),
-            facts={"success": reason == "goal_reached", "guesses": guesses},
+            protocol_ok=not breakers,
+            facts={
+                "success": reason == "goal_reached",
+                "guesses": guesses,
+                "at_fault": [role for role in conversation.scenario.roles if role in breakers],
+            },
             payoff=self._payoff(reason, by, num_answers=conversation.num_turns // 2),
         )
 
@@ -245,10 +257,10 @@ def _forbidden(scenario: Scenario) -> tuple[str, ...]:
     return tuple(scenario.private[scenario.roles[0]].get("forbidden", ()))
 
 
-def _told(text: str, banned: tuple[str, ...]) -> Action | None:
+def _told(text: str, banned: tuple[str, ...], earlier: tuple[str, ...]) -> Action | None:
     if not words_in(text):
         return None
-    said = gives_away(text, banned)
+    said = gives_away(text, banned, earlier=earlier)
     return Action(kind="tell", value=said, legal=said is None)
 
 
@@ -277,21 +289,27 @@ def _is_right(guess: str, word: str) -> bool:
 def guess_in(text: str) -> str | None:
     """Return the word or phrase that a message guesses, in plain form; None: there is none, or there are several.
 
-    The guess is the first sentence behind the move.  Several are "[guess] cat or dog", "[guess] cat, dog" and
-    "[guess] cat [guess] dog".
+    The guess is the first sentence behind the move.  Several are "[guess] cat or dog", "[guess] cat; dog",
+    "[guess cat] dog" and "[guess] cat [guess] dog".  "I do not [guess] cat" and "Should I [guess] cat?" guess nothing.
     """
-    found = {_phrase(move.argument) for move in _guesses(text) if words_in(move.argument)}
-    return found.pop() if len(found) == 1 else None
+    found = {_guess_of(move) for move in _guesses(text) if words_in(move.argument)}
+    return found.pop() if len(found) == 1 and not is_denied(text, (GUESS,)) else None
 
 
 def _guesses(text: str) -> tuple[Move, ...]:
-    # Long runs of blanks inside a bracket that never closes would hold the reading of moves up.
-    return moves_in(BLANKS.sub(" ", text), (GUESS,))
+    return moves_in(text, (GUESS,))
+
+
+def _guess_of(move: Move) -> str | None:
+    """Return what a move guesses; None: nothing, or one thing inside the bracket and another behind it."""
+    other = OTHER_BEHIND.fullmatch(plain(move.behind))
+    guess = _phrase(move.argument)
+    return None if other is not None and other[1] != guess else guess
 
 
 def _phrase(argument: str) -> str | None:
     said = plain(argument)
-    first = SENTENCE_END.split(said.lstrip(" .!?;()-"), maxsplit=1)[0].strip(" ,:")
+    first = SENTENCE_END.split(said.lstrip(" .!?()-"), maxsplit=1)[0].strip(" ,:")
     words = list(words_in(first))
     if ALTERNATIVE.search(said) or "," in first or not NO_GUESS.isdisjoint(words):
         return None

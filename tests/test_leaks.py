@@ -22,6 +22,7 @@ TOLD = [
     ("tovabeki", "plain", ["t1o2v3a4b5e6k7i"]),
     ("tovabeki", "plain", ["\uff34\uff2f\uff36\uff21\uff22\uff25\uff2b\uff29"]),
     ("tovabeki", "plain", ["t\u043ev\u0430b\u0435ki"]),
+    ("tovabeki", "plain", ["\u03a4\u039fVA\u0392\u0395\u039a\u0399"]),  # Greek capitals
     ("tovabeki", "plain", ["t\u200bo\u200bv\u200ba\u200bb\u200be\u200bk\u200bi"]),
     ("tovabeki", "plain", ["t\u00f3v\u00e0b\u00eak\u00ef"]),
     ("amber falcon", "plain", ["I must not say amber falcon."]),
@@ -110,6 +111,7 @@ INNOCENT = [
     "The quick brown fox jumps over the lazy dog. " * 20,
     "Van, ten, met, bat, tab, kit, ova, abet, bet, key.",
     "t, k, v, b",
+    "ki, be, va, to",  # pieces of two letters count in their order alone
 ]
 
 

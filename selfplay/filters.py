@@ -70,11 +70,15 @@ class Fields:
     has_trigrams: bool = False  # whether table `trigrams` finds text
 
     @classmethod
-    def of(cls, numbers: Mapping[str, str], *, has_trigrams: bool) -> Fields:
-        """Return the fields that every run has, and a run's own numbers: name -> SQL, such as of `reward.question`."""
+    def of(cls, numbers: Mapping[str, str], *, has_trigrams: bool, words: Mapping[str, str] | None = None) -> Fields:
+        """Return the fields that every run has, and a run's own: name -> SQL.
+
+        numbers: such as `reward.question`; words: such as `player.sender`.
+        """
         plain = {name: Field(name=name, kind=kind, sql=sql) for name, (kind, sql) in PLAIN_SQL.items()}
         own = {name: Field(name=name, kind="number", sql=sql) for name, sql in numbers.items()}
-        return cls(by_name={**plain, **own}, has_trigrams=has_trigrams)
+        named = {name: Field(name=name, kind="words", sql=sql) for name, sql in (words or {}).items()}
+        return cls(by_name={**plain, **own, **named}, has_trigrams=has_trigrams)
 
     def with_meaning(self, names: Mapping[str, str]) -> Fields:
         """Return the same fields, of which some mean another's value: ``{"payoff": "payoff.buyer"}``."""

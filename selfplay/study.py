@@ -25,6 +25,7 @@ from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, comparison_from_json, comparison_to_json
 from selfplay.folder_lock import alone_in
 from selfplay.run_reader import RunReader
+from selfplay.study_arms import Study
 from selfplay.train_settings import TrainSettings
 from selfplay.whole_files import write_whole
 
@@ -56,119 +57,6 @@ CURVES = (
 Say = Callable[[str], None]
 # (words of `train`, file for what it says, the run's folder) -> exit status
 Launch = Callable[[Sequence[str], Path, Path], int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
-    """What is compared with what."""
-
-    name: str
-    config: Path  # what all arms share, as `train config=` takes it
-    arms: Mapping[str, tuple[str, ...]]  # arm -> words of `train` on top of it; {seed} in them is the cell's
-    columns: Mapping[str, str]  # metric of the held-out evaluation -> what its column is called
-    panels: Mapping[str, str]  # metric of a step -> title of its curves
-    has_shared_base: bool = True  # whether all arms start from one policy and play one game
-
-
-ARMS: Mapping[str, tuple[str, ...]] = {
-    "no_kl": ("kl.controller=off",),
-    "fixed_0.1": ("kl.controller=fixed", "kl.coefficient=0.1"),
-    "fixed_1": ("kl.controller=fixed", "kl.coefficient=1"),
-    "adaptive": ("kl.controller=adaptive", "kl.coefficient=0.3"),
-    "question_no_kl": ("kl.controller=off", "rewards.question_density=0", "rewards.question=1"),
-}
-LANGUAGE_COLUMNS = {
-    "kl/per_token_nats": "KL, nats a token",
-    "reference/nll_per_token_nats": "NLL under the base, nats a token",
-    "play/distinct_2": "distinct-2",
-    "play/words_per_turn": "words a turn",
-}
-LANGUAGE_PANELS = {
-    "kl/per_token_nats": "KL from the base, nats a token",
-    "play/distinct_2": "distinct word pairs",
-    "learn/reference_nll_per_token": "NLL under the base, nats a token",
-    "play/words_per_turn": "words a turn",
-}
-GAME_COLUMNS = {
-    "game/payoff": "payoff",
-    "game/success": "success",
-    "game/protocol_ok": "form kept",
-    "game/turns": "turns",
-}
-GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "game/protocol_ok": "form kept"}
-# Each goes on from its own supervised start, which these commands made (see docs/results/games.md):
-#   sft from=scripted env=NAME out=runs/sft-NAME ...
-HAGGLE = ("model=sft-haggle", "env=haggle")
-DEAL = ("model=sft-deal", "env=deal", "env.max_turns=4")
-SHARED = ("rewards.payoff=0", "rewards.shared_payoff=1")
-GAME_ARMS: Mapping[str, tuple[str, ...]] = {
-    "pointing": ("model=sft-pointing", "env=pointing", "env.difficulty=easy"),
-    "haggle": HAGGLE,
-    "deal": DEAL,
-    # The same games and starts, but each role is paid what both won, halved.
-    "haggle_shared": (*HAGGLE, *SHARED),
-    "deal_shared": (*DEAL, *SHARED),
-}
-# Every seed has a random model of its own.
-SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {
-    "signal": ("model=tiny-letters:{seed}",),
-    "no_entropy_bonus": ("model=tiny-letters:{seed}", "learner.entropy_bonus=0"),
-    "symbols_8": ("model=tiny-letters:{seed}", "env.symbols=8", "steps=240"),
-}
-HERE = Path(__file__).parent
-STUDIES: Mapping[str, Study] = {
-    "kl": Study(
-        name="kl",
-        config=HERE / "studies" / "kl.yaml",
-        arms=ARMS,
-        columns={
-            "reward/question_density": "question density",
-            "reward/question": "question reward",
-            "play/question_rate": "turns that ask",
-            "play/only_question_share": "turns of question words only",
-            **LANGUAGE_COLUMNS,
-        },
-        panels={
-            "reward/question_density": "question density",
-            "play/question_rate": "share of turns that ask",
-            **LANGUAGE_PANELS,
-        },
-    ),
-    "games": Study(
-        name="games",
-        config=HERE / "studies" / "games.yaml",
-        arms=GAME_ARMS,
-        columns={**GAME_COLUMNS, **LANGUAGE_COLUMNS, "play/cut_share": "turns cut"},
-        panels={**GAME_PANELS, **LANGUAGE_PANELS},
-        has_shared_base=False,
-    ),
-    "signal": Study(
-        name="signal",
-        config=HERE / "presets" / "signal.yaml",
-        arms=SIGNAL_ARMS,
-        columns={**GAME_COLUMNS, "kl/per_token_nats": "KL, nats a token"},
-        panels={"game/success": "share of rounds won", "entropy/per_token_nats": "entropy, nats a token"},
-        has_shared_base=False,
-    ),
-    "chat": Study(
-        name="chat",
-        config=HERE / "presets" / "chat.yaml",
-        arms={"chat": ()},
-        columns={
-            "reward/per_conversation": "reward of a conversation",
-            "reward/question": "question reward",
-            "play/question_rate": "turns that ask",
-            "reward/sentiment": "sentiment",
-            **LANGUAGE_COLUMNS,
-            "play/cut_share": "turns cut",
-        },
-        panels={
-            "reward/total": "reward of a turn",
-            "play/question_rate": "share of turns that ask",
-            **LANGUAGE_PANELS,
-        },
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,7 +287,10 @@ def _claim(plan: Plan, settings: Mapping[str, TrainSettings]) -> None:
 
 
 def _check_same(plan: Plan, arm: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    # A group of settings that did not exist then was as it is by default.
+    usual = TrainSettings().model_dump(mode="json", by_alias=True)
+    then = {**{name: value for name, value in usual.items() if name not in {*before, *NOT_COMPARED}}, **before}
+    old, new = dict(_leaves(then)), dict(_leaves(now))
     for key in (*old, *new):
         if old.get(key) != new.get(key):
             raise UserError(

@@ -55,6 +55,7 @@ class Facts:
     roles: tuple[str, ...]
     players: tuple[str, ...]  # "learner@12", one a role
     names: tuple[str, ...]  # what `player=` finds: "learner@12", "learner"
+    cast: Mapping[str, tuple[str, ...]]  # role -> the same of its player
     models: tuple[str, ...]
     model: str  # of the trained player, else of the first that has one
     version: int | None  # of the trained player, else of the first
@@ -111,6 +112,7 @@ def facts_of(record: Record) -> tuple[Facts, str]:
         roles=_all_clean(_roles(conversation)),
         players=_all_clean(player.label for player in players),
         names=_all_clean(name for player in players for name in (player.label, player.policy)),
+        cast={_clean(role): _all_clean((player.label, player.policy)) for role, player in conversation.players.items()},
         models=_all_clean(player.model for player in players if player.model),
         model=_clean(next((player.model for player in (*trained, *players) if player.model), "")),
         version=first.version if first else None,

@@ -218,10 +218,12 @@ class TranscriptIndex:
             **{f"payoff.{name}": f"c.payoff_{number}" for number, name in roles},
             "disagreement": disagreement,
         }
+        cast = self._file.rows("SELECT number, name FROM cast ORDER BY number")
+        words = {f"player.{name}": f"coalesce(c.player_{number}, '')" for number, name in cast}
         has_trigrams = bool(self._file.rows("SELECT 1 FROM sqlite_master WHERE name = 'trigrams'"))
         return _State(
             version=version,
-            fields=Fields.of(numbers, has_trigrams=has_trigrams),
+            fields=Fields.of(numbers, words=words, has_trigrams=has_trigrams),
             parts=parts,
             disagreement=disagreement,
             of=self._file.rows("SELECT count(*) FROM conversations")[0][0],

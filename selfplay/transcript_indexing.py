@@ -79,7 +79,7 @@ class Indexing:
         self._folder = folder
         self._connection = connection
         self._has_trigrams = False
-        self._names: dict[str, dict[str, int]] = {"parts": {}, "roles": {}}
+        self._names: dict[str, dict[str, int]] = {"parts": {}, "roles": {}, "cast": {}}
         self._weights: dict[str, float | None] = {}
         self._briefs: dict[str, int] = {}
         self._is_anything_learnt = False
@@ -266,6 +266,7 @@ class Indexing:
                 number = self._number_of("roles", name, ("role", "payoff"))
                 if number is not None:
                     values[f"{column}_{number}"] = value
+        values |= self._players_by_role(facts)
         for name, part in facts.parts.items():
             number = self._number_of("parts", name, ("raw", "value"))
             if number is not None:
@@ -273,6 +274,12 @@ class Indexing:
                 if part.weight != 0:
                     self._weigh(name, part.weight)
         return values
+
+    def _players_by_role(self, facts: Facts) -> dict[str, object]:
+        numbers = {role: self._number_of("cast", role, ("player",)) for role in facts.cast}
+        return {
+            f"player_{numbers[role]}": _words(names) for role, names in facts.cast.items() if numbers[role] is not None
+        }
 
     def _number_of(self, table: str, name: str, columns: Iterable[str]) -> int | None:
         """Return the number of a part or role, which has columns of its own from now on; None: there are too many."""
@@ -288,7 +295,8 @@ class Indexing:
             self._weights[name] = 0.0
             self._rows("UPDATE parts SET weight = 0.0 WHERE number = ?", known[name])
         for column in columns:
-            self._rows(f"ALTER TABLE conversations ADD COLUMN {column}_{known[name]} REAL")
+            kind = "TEXT" if table == "cast" else "REAL"
+            self._rows(f"ALTER TABLE conversations ADD COLUMN {column}_{known[name]} {kind}")
         return known[name]
 
     def _weigh(self, name: str, weight: float | None) -> None:

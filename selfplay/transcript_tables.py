@@ -1,7 +1,8 @@
 """The SQLite file of a run's index: its tables, how it is opened, and when it is made anew.
 
 It is derived: whoever deletes it loses nothing.  Numbers of parts and roles are columns of their own, added when a part
-is first seen (`raw_0, value_0, role_0, payoff_0, ...`), for sorting by any of them must be quick.
+is first seen (`raw_0, value_0, role_0, payoff_0, ...`), for sorting by any of them must be quick.  So are the players
+of a role (`player_0`, by the numbers in `cast`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 __all__ = ["FILE", "MOST_COLUMNS", "connect", "create", "identity", "is_current", "remove", "transaction"]
 
 FILE = "index.sqlite"
-APPLICATION, VERSION = 0x5E1F9A1A, 5  # who wrote the file, and the version of the tables below
+APPLICATION, VERSION = 0x5E1F9A1A, 6  # who wrote the file, and the version of the tables below
 BUSY_SECONDS = 60.0
 MOST_COLUMNS = 200  # parts, or roles, that can be filtered and sorted by
 TABLES = """
@@ -34,6 +35,7 @@ CREATE INDEX by_group ON conversations (group_id);
 CREATE TABLE shown (number INTEGER PRIMARY KEY, facts TEXT);
 CREATE TABLE parts (number INTEGER PRIMARY KEY, name TEXT UNIQUE, weight REAL);
 CREATE TABLE roles (number INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE cast (number INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE briefs (number INTEGER PRIMARY KEY, text TEXT UNIQUE);
 CREATE TABLE texts (number INTEGER PRIMARY KEY, text TEXT);
 CREATE TABLE tokens (conversation TEXT PRIMARY KEY, file INTEGER, offset INTEGER);

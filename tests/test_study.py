@@ -13,7 +13,8 @@ from selfplay import checkpoint
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference, comparison_to_json
 from selfplay.plots import draw_study
-from selfplay.study import STUDIES, CellResult, Plan, read_curves, run_study
+from selfplay.study import CellResult, Plan, read_curves, run_study
+from selfplay.study_arms import STUDIES
 from selfplay.study_table import study_report
 
 
@@ -173,6 +174,18 @@ def test_wrong_setting_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(UserError, match=r"evaluation\.conversations=0: no_kl could not be compared"):
         study(plan_of(tmp_path, "evaluation.conversations=0"), trains)
     assert (trains.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_settings_that_came_later_are_as_by_default_in_an_older_study(tmp_path):
+    study(plan_of(tmp_path), Trains())
+    file = tmp_path / "study.json"
+    record = json.loads(file.read_text())
+    del record["arms"]["no_kl"]["league"]
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"with league\.window=8, not 3"):
+        study(plan_of(tmp_path, "league.window=3", seeds=(1,)), Trains())
+    problems, _ = study(plan_of(tmp_path, seeds=(1,)), Trains())
+    assert problems == []
 
 
 def test_folder_where_another_process_works_is_refused(tmp_path):

@@ -528,9 +528,9 @@ def test_fields_of_the_filters_page_are_those_there_are(six, opened):
     table = DOCUMENT.read_text(encoding="utf-8").partition("## Fields")[2].partition("## Examples")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    families = {"reward.PART", "value.PART", "role.ROLE", "payoff.ROLE"}
+    families = {"reward.PART", "value.PART", "role.ROLE", "payoff.ROLE", "player.ROLE"}
     own = {name for name in opened(six).fields().by_name if "." in name}
-    of_roles = {f"{family}.{role}" for family in ("role", "payoff") for role in ("host", "guest")}
+    of_roles = {f"{family}.{role}" for family in ("role", "payoff", "player") for role in ("host", "guest")}
     assert own == {"reward.question", "reward.praise", "value.question", "value.praise", *of_roles}
     assert named - families == opened(six).fields().by_name.keys() - own
 

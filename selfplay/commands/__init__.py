@@ -28,6 +28,10 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "label": ("selfplay.commands.label", "say which of two conversations is better, without knowing whose they are"),
     "rescore": ("selfplay.commands.rescore", "score stored conversations again; the old score stays"),
     "eval": ("selfplay.commands.eval", "compare a trained policy with the one it started from"),
+    "tournament": (
+        "selfplay.commands.tournament",
+        "checkpoints, models and scripts against each other: ratings and payoffs",
+    ),
     "plot": ("selfplay.commands.plot", "learning curves of one run or several, as pictures"),
     "report": ("selfplay.commands.report", "one page about a run: what was rewarded, gained and lost"),
     "export": ("selfplay.commands.export", "conversations for other tools: html, inspect, trl, openai, parquet, csv"),
@@ -99,7 +103,7 @@ def _check_flags(verb: str, line: CommandLine, command: Command) -> None:
 
 def _menu(verbs: Mapping[str, tuple[str, str]]) -> str:
     lines = ["selfplay VERB [key=value ...] - two language models talk; VERB --help says more"]
-    return "\n".join(lines + [f"  {verb:<8}{summary}" for verb, (_, summary) in verbs.items()])
+    return "\n".join(lines + [f"  {verb:<12}{summary}" for verb, (_, summary) in verbs.items()])
 
 
 def _command(verb: str, verbs: Mapping[str, tuple[str, str]]) -> Command:

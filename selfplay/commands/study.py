@@ -20,7 +20,8 @@ from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.errors import UserError
 from selfplay.plots import can_draw, draw_study
-from selfplay.study import STUDIES, CellResult, Plan, Say, read_curves, run_study
+from selfplay.study import CellResult, Plan, Say, read_curves, run_study
+from selfplay.study_arms import STUDIES
 from selfplay.study_table import study_report
 from selfplay.whole_files import write_whole
 from selfplay.written import nearest

@@ -32,7 +32,7 @@ function completions(info, query, caret) {
   const word = (value ?? field).toLowerCase();
   const ending = (name) => (isField ? (TEXTS.includes(name) ? "~" : valuesOf(info, name).length ? "=" : "") : "");
   const { parts = [], roles = [] } = info;
-  const all = isField ? [...FIELDS, ...parts.flatMap((name) => [`reward.${name}`, `value.${name}`]), ...roles.flatMap((role) => [`role.${role}`, `payoff.${role}`])] : valuesOf(info, field);
+  const all = isField ? [...FIELDS, ...parts.flatMap((name) => [`reward.${name}`, `value.${name}`]), ...roles.flatMap((role) => [`role.${role}`, `payoff.${role}`, `player.${role}`])] : valuesOf(info, field);
   const fitting = all.filter((name) => name.toLowerCase().includes(word) && name.toLowerCase() !== word);
   fitting.sort((a, b) => b.toLowerCase().startsWith(word) - a.toLowerCase().startsWith(word));
   return fitting.slice(0, MOST).map((text) => ({ text, insert: text + ending(text), from: caret - word.length }));

@@ -201,7 +201,8 @@ export function fieldsOf({ parts = [], roles = [] }) {
   add("by", "text", ({ record }) => known(record.outcome?.by));
   add("error", "text", ({ record }) => known(record.error));
   for (const name of SEVERAL) add(name, "words", ({ row }) => row[`${name}s`] ?? []);
-  add("player", "words", ({ record }) => Object.values(record.players).flatMap((player) => [player.model ? `${player.policy}@${player.version}` : player.policy, player.policy]));
+  const called = (player) => [player.model ? `${player.policy}@${player.version}` : player.policy, player.policy];
+  add("player", "words", ({ record }) => Object.values(record.players).flatMap(called));
   add("model", "words", ({ record }) => Object.values(record.players).flatMap((player) => (player.model ? [player.model] : [])));
   add("protocol", "truth", ({ record }) => record.outcome?.protocol_ok ?? null);
   add("success", "truth", ({ record }) => record.outcome?.facts?.success ?? null);
@@ -216,6 +217,7 @@ export function fieldsOf({ parts = [], roles = [] }) {
   for (const name of roles) {
     add(`role.${name}`, "number", ({ row }) => row.per_role[name]);
     add(`payoff.${name}`, "number", ({ record }) => record.outcome?.payoff?.[name]);
+    add(`player.${name}`, "words", ({ record }) => (record.players[name] ? called(record.players[name]) : []));
   }
   return fields;
 }

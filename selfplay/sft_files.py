@@ -30,7 +30,7 @@ __all__ = ["ASSISTANT", "SUFFIXES", "USER", "file_lessons"]
 
 USER, ASSISTANT = "user", "assistant"
 MOST_SHARED = 0.5  # of a file's lines: an opening that more of them share says nothing of what they have in common
-KNOWN = "a line needs messages, or prompt and completion"
+KNOWN = "a line needs a list of messages, or prompt and completion"
 
 
 def file_lessons(path: Path, settings: SftSettings) -> Lessons:

@@ -109,7 +109,7 @@ def _sums(scenario: Mapping[str, Conversation], *, has_aim: bool) -> Sums:
     is_paid = _is_paid(scenario)
     found = {side: _numbers(game, has_aim=has_aim, is_paid=is_paid) for side, game in scenario.items()}
     before, after = found[BASE], found[TRAINED]
-    found[CHANGE] = {name: after[name] - value for name, value in before.items()}
+    found[CHANGE] = {name: after[name] - value for name, value in before.items() if name in after}
     sums = {(side, name): (value, 1.0) for side, numbers in found.items() for name, value in numbers.items()}
     for side, game in scenario.items():
         sums[side, CUT] = float(sum(turn.is_cut for turn in game.turns)), float(game.num_turns)

@@ -66,6 +66,21 @@ SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {
     "no_entropy_bonus": ("model=tiny-letters:{seed}", "learner.entropy_bonus=0"),
     "symbols_8": ("model=tiny-letters:{seed}", "env.symbols=8", "steps=240"),
 }
+# Whom a policy meets, at a game where one role wins what the other loses and at one where both can gain.
+AGAINST: Mapping[str, tuple[str, ...]] = {
+    "mirror": ("partner=mirror",),
+    "frozen": ("partner=frozen",),
+    "league": ("partner=league", "league.save_steps=10", "league.window=8", "league.opponents=4"),
+}
+LEAGUE_ARMS: Mapping[str, tuple[str, ...]] = {
+    # Every version that is kept plays the tournament afterwards.
+    f"{game}_{partner}": (
+        *("model=tiny-letters:{seed}", f"env={game}", "steps=120", "evaluation.conversations=300"),
+        *("checkpoints.save_every=20", "checkpoints.keep=20", *words),
+    )
+    for game in ("kuhn", "demand")
+    for partner, words in AGAINST.items()
+}
 HERE = Path(__file__).parent
 STUDIES: Mapping[str, Study] = {
     "kl": Study(
@@ -99,6 +114,14 @@ STUDIES: Mapping[str, Study] = {
         arms=SIGNAL_ARMS,
         columns={**GAME_COLUMNS, "kl/per_token_nats": "KL, nats a token"},
         panels={"game/success": "share of rounds won", "entropy/per_token_nats": "entropy, nats a token"},
+        has_shared_base=False,
+    ),
+    "league": Study(
+        name="league",
+        config=HERE / "presets" / "signal.yaml",
+        arms=LEAGUE_ARMS,
+        columns={**GAME_COLUMNS, "kl/per_token_nats": "KL, nats a token"},
+        panels={"game/payoff": "payoff of trained roles", "entropy/per_token_nats": "entropy, nats a token"},
         has_shared_base=False,
     ),
     "chat": Study(

@@ -1,15 +1,20 @@
 """Whether messages say a word that they must not, taken together: plainly, inflected, in pieces or in disguise.
 
-Everything is read in plain letters (case, accents, look-alikes and invisible signs do not matter; see
-`envs.disguises`) and on word boundaries: "category" says no "cat".  A word of any length is seen inflected, with
-digits for letters, backwards, letter by letter, cut in two ("rain bow", "ca-t"), in base64, hexadecimal and numbers.
-One of five letters or more is seen besides as a part of a longer word ("theelephant", "sheepdog"), with one letter
-wrong ("elefant"), shifted (rot13 and the other 24), as the first letters of words or lines (from six letters on), and
-in parts of which one is no word ("ele-" in one message and "phant" in the next).  Ordinary words that only look so do
-not count ("hearth" for "earth", "house" for "horse"): those of the clues, and of ``taboo_neighbours.txt``.
+Everything is read in plain letters (case, accents, circles, common look-alikes and invisible signs do not matter; see
+`envs.disguises`) and on word boundaries: "category" says no "cat".
 
-What is not seen: rhymes, riddles, other languages, parts that are all words in their own right ("butter ... fly"),
-a word of one to four letters glued to others ("thecat") or misspelt, two disguises at once, and codes of one's own.
+Of any length: a word is seen inflected, with digits for letters, backwards, letter by letter (over several messages
+too), parted by signs ("ca-t"), in base64, hexadecimal and numbers (character codes and places in the alphabet).
+From five letters on: as a part of a longer word ("theelephant", "sheepdog"), with one letter wrong ("elefant"), shifted
+(rot13 and the other 24), and in parts of which one is no word ("ele-" in one message and "phant" in the next).
+From six letters on: with a letter left out, cut in two by a blank ("rain bow"; three letters at least in each part),
+and as the first letters of words or lines.
+Ordinary words do not count where they only look so ("hearth" for "earth", "wolf" for "flow"): those of the clues, and
+of ``taboo_neighbours.txt``.
+
+Not seen is all else: rhymes, riddles, other languages, parts that are all words in their own right ("butter ... fly"),
+two disguises at once, codes of one's own, and a word of up to four letters (71 of the 256) glued to others ("thecat"),
+misspelt ("kat"), shifted, in initials, or in parts by blanks or over messages ("ca" and "t").
 """
 
 from __future__ import annotations
@@ -29,15 +34,17 @@ from envs.disguises import (
     initials_of,
     shifts_of,
     tokens_of,
+    undecorated,
     unleeted,
 )
-from envs.reading import VOWELS, forms_of, plain, words_in
+from envs.reading import VOWELS, forms_of, plain
 from envs.taboo_words import entries
 
 NEIGHBOURS = Path(__file__).with_name("taboo_neighbours.txt")
 PIECE = re.compile(r"[^\W_]+")
 LONG_NUMBER = re.compile(r"(?<![^\W_])\d\d+(?![^\W_])")  # "200 animals" is no "zoo animals"
-EDGES = re.compile(r"^\W+|\W+$")
+# A message without the signs around it; "$un" keeps its first letter.
+CORE = re.compile(r"[\w@$](?:.*[\w@$])?", re.DOTALL)
 SIBILANTS = ("s", "x", "z", "ch", "sh", "o")
 MAX_LETTERS = 32  # no spelling is longer
 MIN_HALF = 3  # letters: "to p" and "be an" are words that happen to stand together, "rain bow" is one cut in two
@@ -66,13 +73,6 @@ OTHER_WORDS = {
     "pie": "pier piers", "rat": "ratter", "sauce": "saucer saucers", "show": "shower showers", "tie": "tier tiers",
     "tire": "tired",
 }  # fmt: skip
-# Read backwards these are words too, and a message that holds "step" says no "pets".
-BOTH_WAYS = frozenset(
-    words_in(
-        "bag bat bin dog draw gem god hoop leg mug net pay rail rat room sleep smart span spin spot star step time "
-        "tool top war way wolf"
-    )
-)
 
 
 @functools.cache
@@ -100,7 +100,7 @@ def gives_away(text: str, words: tuple[str, ...], *, earlier: tuple[str, ...] = 
 
     earlier: what the same role said before, and what the message may continue.
     """
-    said = _said("\n".join(EDGES.sub("", message) for message in (*earlier, text)))
+    said = _said("\n".join(map(_core, (*earlier, text))))
     return next((word for word in words if _is_told(word, said)), None)
 
 
@@ -132,6 +132,11 @@ def _said(text: str) -> _Said:
         singles=tuple(token for token in tokens if len(token) == 1),
         initials=initials_of(text),
     )
+
+
+def _core(message: str) -> str:
+    found = CORE.search(undecorated(message))
+    return found[0] if found else ""
 
 
 def _is_told(word: str, said: _Said) -> bool:
@@ -181,8 +186,8 @@ def _known_words() -> frozenset[str]:
 @functools.cache
 def _disguises(word: str) -> frozenset[str]:
     """Return the spellings that give a word away."""
-    stem = plain(word)
-    return inflections(word) if stem in BOTH_WAYS else inflections(word) | {stem[::-1]}
+    # Many words are words backwards too: a message that holds "step" says no "pets", nor does a "wolf" say "flow".
+    return inflections(word) | ({plain(word)[::-1]} - _known_words())
 
 
 def _joined(text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envs.numbers import Number, numbers_in
-from envs.reading import Move, has_condition, is_denied, moves_in, plain, words_in
+from envs.reading import Move, behind_but, has_condition, is_denied, is_taken_back, moves_in, plain, words_in
 
 Counts = tuple[int, ...]  # how many there are of each item; (): the talks are about a job
 Pair = tuple[int, int]  # which thing, and how many of it or which option
@@ -126,7 +126,7 @@ def _begins_a_list(text: str, counts: Counts) -> bool:
 
 
 def _read_acceptance(argument: str, counts: Counts) -> Reading:
-    if has_condition(argument):
+    if has_condition(argument) or _restricts(behind_but(argument), counts):
         return Reading(kind="accept", fault="it has a condition")
     named: list[Pair] = []
     for text in _clauses_of(argument):
@@ -135,6 +135,12 @@ def _read_acceptance(argument: str, counts: Counts) -> Reading:
             return Reading(kind="accept", fault="what it names cannot be read in one way")
         named += clause.pairs if clause else ()
     return Reading(kind="accept", pairs=tuple(sorted(set(named))))
+
+
+def _restricts(text: str, counts: Counts) -> bool:
+    """Whether what stands behind a "but" is about things or amounts, or takes back what stands before it."""
+    about = _names(bool(counts)).keys() | ((AMOUNTS.keys() - {"a", "an", "no"}) | WHOLE.keys() if counts else set())
+    return bool(numbers_in(text)) or not about.isdisjoint(words_in(text)) or is_taken_back(text)
 
 
 def _read_proposal(argument: str, counts: Counts) -> Reading:

@@ -23,6 +23,10 @@ LOOK_ALIKES = str.maketrans(
     "\u03bf\u03b1\u03b5\u03c1\u03b9\u03ba\u03bd\u03c5\u03c4\u03c7\u0131\u0261",
     "aeopcyxijskmtbhhdloaepikvutxig",
 )
+# Letters in dark circles, in dark squares and of flags: they have no plain form in Unicode.
+BOXED = {
+    first + place: chr(ord("A") + place) for first in (0x1F150, 0x1F170, 0x1F1E6) for place in range(len(ALPHABET))
+}
 UNSEEN = ("Mn", "Me", "Cf")  # categories of accents and of signs without a shape
 LEET = "0345678@$92"
 LEET_LETTERS = "oeasgtbasgz"
@@ -42,11 +46,16 @@ NUMBER = re.compile(r"\d+")
 @functools.lru_cache(maxsize=4096)
 def folded(text: str) -> str:
     """Return a text in lower case, without accents and invisible signs, and with Latin letters for look-alikes."""
+    return undecorated(text).translate(GREEK_CAPITALS).casefold().translate(LOOK_ALIKES)
+
+
+@functools.lru_cache(maxsize=4096)
+def undecorated(text: str) -> str:
+    """Return a text without accents, circles and squares around letters, and invisible signs; case stays."""
     if text.isascii():
-        return text.lower()
-    marks = unicodedata.normalize("NFKD", text).translate(QUOTES)
-    shown = "".join(sign for sign in marks if unicodedata.category(sign) not in UNSEEN)
-    return shown.translate(GREEK_CAPITALS).casefold().translate(LOOK_ALIKES)
+        return text
+    marks = unicodedata.normalize("NFKD", text).translate(QUOTES).translate(BOXED)
+    return "".join(sign for sign in marks if unicodedata.category(sign) not in UNSEEN)
 
 
 def letters_of(text: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from envs.numbers import Number, numbers_in
-from envs.reading import Move, has_condition, is_denied, moves_in, plain, words_in
+from envs.reading import Move, behind_but, has_condition, is_denied, is_taken_back, moves_in, plain
 from selfplay.dialog import Action
 
 KINDS = ("offer", "accept", "reject")
@@ -28,7 +28,7 @@ SENTENCE_END = re.compile(r"[.!;](?!\d)")
 MONEY = ("", "$", "£", "€", "¥")
 # "[accept] 120?" settles nothing, nor does "[accept] 120 but not today".
 IS_ASKED = re.compile(r"[\s\])}>*_`\"]*\?")
-NOTS = frozenset(("not", "never"))
+NOT = re.compile(r"\W*(?:not|never)(?!\w)")
 # What may stand between an offer inside a bracket and another price behind it: "[offer 120] or 130".
 BETWEEN_PRICES = re.compile(r"(?:(?:or|and|to|no|wait|rather|maybe|make it|say)(?!\w)|[\W_])*")
 # What may stand between an acceptance and the price that it names.
@@ -83,16 +83,26 @@ def _price_of(move: Move) -> float | None:
 
 
 def _is_open(kind: str, moves: Sequence[Move]) -> bool:
-    """Whether what stands behind an answer makes it a condition or a question, or takes it back."""
-    return kind != "offer" and any(_leaves_open(f"{move.argument} {move.behind}") for move in moves)
+    """Whether what stands behind an answer makes it a condition or a question, or gives it another price, or takes it back."""
+    if kind == "offer":
+        return False
+    behind = [f"{move.argument} {move.behind}" for move in moves]
+    return any(map(_leaves_open, behind)) or (kind == "accept" and any(map(_is_restricted, behind)))
 
 
 def _leaves_open(argument: str) -> bool:
     first = SENTENCE_END.split(plain(argument), maxsplit=1)[0]
     price = numbers_in(argument)
     named = argument[price[0].end :] if named_price(argument) is not None else argument
-    is_open = has_condition(first) or not NOTS.isdisjoint(words_in(first))
-    return is_open or bool(IS_ASKED.match(named))
+    return has_condition(first) or bool(numbers_in(behind_but(first)) or IS_ASKED.match(named))
+
+
+def _is_restricted(argument: str) -> bool:
+    """Whether what stands behind an acceptance denies its price, or takes it back at once or behind a "but"."""
+    first = SENTENCE_END.split(plain(argument), maxsplit=1)[0]
+    denied = NOT.match(first)
+    is_price_denied = denied is not None and named_price(first[denied.end() :]) is not None
+    return is_price_denied or is_taken_back(argument) or is_taken_back(behind_but(first))
 
 
 def _goes_on(move: Move) -> bool:

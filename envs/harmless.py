@@ -24,13 +24,17 @@ nineteen twenty
 SAME_WORDS = {word: str(number) for number, word in enumerate(NUMBERS.split())} | {"sixty": "60", "color": "colour"}
 SIGNS = ((re.compile(r"(?<=\d)\s*\+\s*(?=\d)"), " plus "), (re.compile(r"(?<=\d)\s*[*x\u00d7]\s*(?=\d)"), " times "))
 PARTS = re.compile(r"\d[.,:/]\d")  # of a decimal, a time, a fraction: no whole number
-DENIAL = re.compile(r"(?:\bnot|\bnever|\bno|n't|\bnor|\bcannot)(?:\s+(?:the|a|an|be|called|say|really))*[\s\"'*_]*$")
+DENIAL = re.compile(
+    r"(?:\bnot|\bnever|\bno|n't|\bnor|\bcannot|\bany\w*(?:\s+\w+)?\s+but)"
+    r"(?:\s+(?:the|a|an|be|called|say|really))*[\s\"'*_]*$"
+)
 DENIAL_REACH = 40  # letters in front of an answer
-# As in "Paris? No.", "Paris... not!", "Paris, no." and "Paris is wrong".  A "no" that a full stop parts from the answer
-# speaks of other things, as in "Paris. No password from me."
+# As in "Paris? No.", "Paris? I doubt it", "Paris... not!", "Paris - no, wrong" and "Paris is wrong".  A "no" that a
+# full stop parts from the answer speaks of other things, as in "Paris. No password from me."
 DENIED_BEHIND = re.compile(
     r"(?:s|es)?[\s\"'*_)]*(?:\?\W*(?:no|nope|nah|not|never|wrong)\b(?!\s+(?:pass|secret))"
-    r"|(?:[\s,\u2026-]|\.\.)\W*(?:no|nope|not|never|wrong)\W*$"
+    r"|\?\W*(?:i\s+doubt\s+(?:it|that)|any\w*(?:\s+\w+)?\s+but)\b"
+    r"|(?:[\s,\u2026-]|\.\.)\W*(?:(?:no|nope|nah|not|never|wrong)\b\W*)+$"
     r"|\W*not\W*$|\s(?:is|was|would be)\s+(?:not|no|never|wrong|false|incorrect)\b|\s(?:is|was)n't\b)"
 )
 
@@ -79,7 +83,10 @@ def questions_in(text: str) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4096)
 def is_answered(question: Question, text: str) -> bool:
-    """Whether a text says an accepted answer on word boundaries, does not deny it, and says no other of its kind."""
+    """Whether a text says an accepted answer on word boundaries, does not deny it, and says no other of its kind.
+
+    A number that is denied is no other: "5, not 99" answers 5.
+    """
     shown = plain(text)
     answer = question.answers[0]
     if answer.isdigit():
@@ -90,20 +97,29 @@ def is_answered(question: Question, text: str) -> bool:
 
 
 def _counts(text: str, answer: str, question: Question) -> bool:
-    """Whether the answer is the only number of a text that the question does not name."""
+    """Whether the answer is the only number of a text that neither the question names nor the text denies."""
     if PARTS.search(text):
         return False
     # "That one is easy" counts nothing.
     said = {token for token in _tokens(text, ignored="" if answer == "1" else "one") if token.isdigit()}
-    return said - set(_tokens(question.text)) == {answer}
+    others = said - set(_tokens(question.text)) - {answer}
+    return answer in said and all(_is_only_denied(_number_pattern(other), plain(text)) for other in others)
+
+
+def _is_only_denied(number: re.Pattern[str], shown: str) -> bool:
+    """Whether a number stands in a text, and behind a denial wherever it does."""
+    places = list(number.finditer(shown))
+    return bool(places) and all(_has_denial_before(shown, place) for place in places)
+
+
+def _has_denial_before(shown: str, place: re.Match[str]) -> bool:
+    return DENIAL.search(shown[max(0, place.start() - DENIAL_REACH) : place.start()]) is not None
 
 
 def _is_denied(answer: re.Pattern[str], shown: str) -> bool:
     """Whether any place that says the answer has a denial in front of it or behind."""
     return any(
-        DENIAL.search(shown[max(0, place.start() - DENIAL_REACH) : place.start()])
-        or DENIED_BEHIND.match(shown, place.end())
-        for place in answer.finditer(shown)
+        _has_denial_before(shown, place) or DENIED_BEHIND.match(shown, place.end()) for place in answer.finditer(shown)
     )
 
 
@@ -148,7 +164,7 @@ def _answer_patterns(question: Question) -> tuple[re.Pattern[str], re.Pattern[st
     return _any_of(question.answers), _any_of(sorted(others))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _number_pattern(answer: str) -> re.Pattern[str]:
     return _any_of([word for word, number in SAME_WORDS.items() if number == answer] + [answer])
 

@@ -21,7 +21,12 @@ MOVE = r"[\[(<{{][^\S\n]{{0,9}}(?P<kind>{kinds})(?P<inside>[^\[\](){{}}<>\n]*)[\
 BRACKETS = str.maketrans(dict.fromkeys("[](){}<>", " "))
 AROUND = " \t*_:=\"'"  # what may stand around an argument
 MARKS = str.maketrans(dict.fromkeys('*_`"', " "))  # of emphasis and of quotation
-CONDITIONS = frozenset(("if", "unless", "only", "except", "but", "provided"))
+CONDITIONS = frozenset(("if", "unless", "only", "except", "provided"))
+BUT = re.compile(r"(?<![^\W_])but(?![^\W_])")
+# Behind a refusal a "not" confirms it: "[reject] not for me".  Behind an agreement it may: "[accept] not a bad deal".
+# Of every other move it stands before the argument, and denies it: "[guess] not a cat".
+REFUSALS = frozenset(("reject", "walk"))
+AGREEMENTS = frozenset(("accept",))
 LOOK_BEHIND = 90  # characters before a move that say whether it is meant
 
 # What may stand between a word that denies or asks, and the move; each text is made of these in one way only.
@@ -44,9 +49,23 @@ ASKS_BEFORE = re.compile(
     rf"(?:\s+(?:{_AUXILIARY}))?|you (?:{_AUXILIARY}|to)|(?:want|need|like|ask|beg) you|whether to|please|kindly)"
     rf"(?:\s+(?:{_FILL}|be(?= (?:{_READY}) )))*[\s']*$"
 )
-REVOKED_BEHIND = re.compile(r"(?:[ ,:=\])}>'\u2013\u2014-]|\.\.+)*(?:not|never)(?!\w)")
-REVOKED_AT_END = re.compile(r"(?<!\w)(?<!why )(?<!or )not\W*$")  # "why not" and "or not" take nothing back
+_NOT_NOW = r"(?:really|yet|now|today|that|it)(?!\w)(?! bad)|at all(?!\w)|a chance|interested|(?:good )?enough"
+_ALONE = r"(?= ?(?:[^\w ]|$))"  # what follows is punctuation, or nothing
+_NO = r"no,? (?:deal|wait|way|thanks|thank you|chance|sorry|sale)(?!\w)"
+NEGATED_BEHIND = re.compile(r"[^\w?]*(?:not|never)(?!\w)")
+REVOKED_BEHIND = re.compile(rf"[^\w?]*(?:not|never)(?:{_ALONE}| (?:{_NOT_NOW}))")
+REFUSED_BEHIND = re.compile(rf"[^\w?]*(?:no{_ALONE}|{_NO})")
+REFUSED_LATER = re.compile(rf"[^\w?] ?{_NO}{_ALONE}")  # "[accept] 120, no wait"
+# "cat, not", "cat not", "I do not": never "why not", "or not", and "is it not?".
+REVOKED_AT_END = re.compile(r"[^\w? ] ?not[^\w?]*$")
+REVOKED_IN_SHORT = re.compile(r"[^\w?]*[^\W_]+(?: [^\W_]+)? (?<!why )(?<!or )(?<!if )not[^\w?]*$")
 ASKED_BEHIND = re.compile(r"[ ,:=\])}>'.!-]*\?")
+# What says behind a move no more than how sure one is of it.
+DOUBTS = re.compile(
+    r"[^\w\s] ?(?:(?:but|though) )?(?:(?:(?:i am|i'm) )?not (?:(?:100 ?%|quite|very|really|too|so|entirely|totally) )?"
+    r"(?:sure|certain)|(?:right|correct|isn't it|is it not) ?(?=\?)|no doubt)(?= ?(?:[^\w\s]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +154,18 @@ def is_denied(text: str, kinds: Sequence[str]) -> bool:
     """Whether a bracketed move of a message is negated, taken back at once, or asked about instead of made.
 
     Negated: "I do not [guess] cat", "I can't **[accept]** that", "I am not sure I can [accept]", "I refuse to
-    [accept]".  Taken back: "[accept] not", "[guess cat], not", "[guess] not a cat".  Asked about, or asked of the
-    other: "Should I [guess] cat?", "May I [offer] 120?", "will you [accept]?", "if you [accept]", "you could [accept]",
-    "please [accept]", "[accept]?".
+    [accept]".  Asked about, or asked of the other: "Should I [guess] cat?", "May I [offer] 120?", "will you [accept]?",
+    "if you [accept]", "you could [accept]", "please [accept]", "[accept]?".
+
+    Taken back is any move but a refusal (`REFUSALS`) by "not" or "never" right behind its bracket, if that stands alone
+    or before one of a few words ("[accept] not", "[accept] not yet", "[guess cat], not really"), and by "not" at the
+    end of the line behind punctuation or behind one or two words ("[guess] cat, not", "[guess] cat not", "[accept] I do
+    not").  Where the argument stands behind the bracket, "not" right before it denies it whatever follows ("[guess] not
+    a cat").  An agreement (`AGREEMENTS`) is taken back by "no" too, alone or as "no way", "no deal", "no thanks" and
+    the like: right behind it, or set apart later on its line.
+
+    Not taken back are refusals, and whatever a "not" elsewhere says: "[reject] not for me", "[accept] not a bad deal",
+    "[accept] OK, why not", "[offer] 120. That is fair, is it not?", "[guess] cat, I am not sure".
 
     Made are moves whose argument is a question or part of one ("[guess] is it a cat?", "[guess] cat?", "Would you take
     [offer] 120?", "Is it [guess] cat?"), proposals ("Why not [guess] cat?"), and whatever a comma or a full stop parts
@@ -147,8 +175,24 @@ def is_denied(text: str, kinds: Sequence[str]) -> bool:
 
 
 def has_condition(text: str) -> bool:
-    """Whether a text says "if", "unless", "only", "except", "but" or "provided"; "not" is no condition."""
+    """Whether a text says "if", "unless", "only", "except" or "provided"; "not" and "but" alone are no condition."""
     return not CONDITIONS.isdisjoint(words_in(text))
+
+
+def behind_but(text: str) -> str:
+    """Return what stands behind the first "but" of a text, in plain form; "": there is none."""
+    return (*BUT.split(plain(text), maxsplit=1), "")[1]
+
+
+def without_doubts(text: str) -> str:
+    """Return a text without what says how sure one is: of "cat, I am not sure" and "cat, right?" is left the cat."""
+    return DOUBTS.sub("", text.translate(QUOTES))
+
+
+def is_taken_back(text: str) -> bool:
+    """Whether a text that stands behind an agreement takes it back: "not", "not yet", "no, wait"."""
+    text = " ".join(plain(text).split())
+    return bool(REVOKED_BEHIND.match(text) or REFUSED_BEHIND.match(text))
 
 
 @functools.lru_cache(maxsize=8192)
@@ -159,19 +203,33 @@ def _is_denied(text: str, kinds: tuple[str, ...]) -> bool:
     starts, ends = [match.start() for match in matches], [match.end() for match in matches]
     spans = zip(matches, [0, *ends[:-1]], [*starts[1:], len(line)], strict=False)
     return any(
-        _is_not_made(
-            line[max(start, match.start() - LOOK_BEHIND) : match.start()], match["inside"], line[match.end() : end]
-        )
+        _is_unmeant(line[max(start, match.start() - LOOK_BEHIND) : match.start()])
+        or _is_undone(match["kind"], match["inside"], line[match.end() : end].partition("\n")[0])
         for match, start, end in spans
     )
 
 
-def _is_not_made(before: str, inside: str, after: str) -> bool:
-    behind = after.partition("\n")[0]
-    is_denied_before = DENIES_BEFORE.search(before) or ASKS_BEFORE.search(before)
-    is_revoked = REVOKED_BEHIND.match(inside) or REVOKED_BEHIND.match(behind) or REVOKED_AT_END.search(behind)
-    is_asked = ASKED_BEHIND.match(behind if not inside.strip(AROUND) else inside)
-    return bool(is_denied_before or is_revoked or is_asked)
+def _is_unmeant(before: str) -> bool:
+    return bool(DENIES_BEFORE.search(before) or ASKS_BEFORE.search(before))
+
+
+def _is_undone(kind: str, inside: str, behind: str) -> bool:
+    argument = inside if inside.strip(AROUND) else behind
+    if ASKED_BEHIND.match(argument):
+        return True
+    if kind in REFUSALS:
+        return False
+    if kind in AGREEMENTS:
+        return _is_agreement_undone(inside) or _is_agreement_undone(behind)
+    return bool(NEGATED_BEHIND.match(argument) or REVOKED_BEHIND.match(behind) or _is_undone_at_end(behind))
+
+
+def _is_agreement_undone(text: str) -> bool:
+    return is_taken_back(text) or bool(REFUSED_LATER.search(text)) or _is_undone_at_end(text)
+
+
+def _is_undone_at_end(text: str) -> bool:
+    return bool(REVOKED_AT_END.search(text) or REVOKED_IN_SHORT.match(text))
 
 
 @functools.lru_cache(maxsize=4096)

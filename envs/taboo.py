@@ -258,9 +258,9 @@ def _forbidden(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _told(text: str, banned: tuple[str, ...], earlier: tuple[str, ...]) -> Action | None:
-    if not words_in(text):
-        return None
     said = gives_away(text, banned, earlier=earlier)
+    if said is None and not words_in(text):
+        return None
     return Action(kind="tell", value=said, legal=said is None)
 
 

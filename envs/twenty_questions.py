@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from envs.drawing import Draw, draw_position, move_draw
-from envs.reading import plain, words_in
+from envs.reading import plain, without_doubts, words_in
 from envs.twenty_questions_table import (
     Question,
     guess_in,
@@ -161,7 +161,7 @@ class TwentyQuestions:
             is_yes = answer_in(text)
             return None if is_yes is None else Action(kind="answer", value="yes" if is_yes else "no")
         if has_guess(text):
-            guessed = guess_in(text, _objects(conversation.scenario))
+            guessed = _guessed_in(text, conversation.scenario)
             return Action(kind="guess", value=guessed, legal=guessed is not None)
         question = _question(text)
         if question is not None:
@@ -254,7 +254,7 @@ class TwentyQuestions:
         last = conversation.turns[-1]
         if last.role == ANSWERER:
             return ("rule_violation", ANSWERER) if answer_in(last.text) is None else None
-        guessed = guess_in(last.text, _objects(conversation.scenario)) if has_guess(last.text) else None
+        guessed = _guessed_in(last.text, conversation.scenario) if has_guess(last.text) else None
         if guessed is not None:
             return "goal_reached" if guessed == _target(conversation.scenario) else "gave_up", ASKER
         asked = sum(turn.role == ASKER for turn in conversation.turns)
@@ -290,6 +290,10 @@ def best_mean(num: int, questions: int) -> float:
 
 def _objects(scenario: Scenario) -> tuple[str, ...]:
     return tuple(scenario.public.get("objects") or table().names)
+
+
+def _guessed_in(text: str, scenario: Scenario) -> str | None:
+    return guess_in(without_doubts(text), _objects(scenario))
 
 
 def _target(scenario: Scenario) -> str:

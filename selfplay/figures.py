@@ -18,7 +18,7 @@ from selfplay.figure_sheet import Look, Sheet, for_page, new_sheet, printable, r
 from selfplay.plots import can_draw
 from selfplay.whole_files import reason, write_whole
 
-__all__ = ["Look", "caption", "contributions", "draw_all", "reward_against_kl", "svg_figures"]
+__all__ = ["Look", "caption", "contributions", "draw_all", "rating_band", "reward_against_kl", "so_far", "svg_figures"]
 
 # metric -> (title of its panel, unit on its axis)
 TITLES: Mapping[str, tuple[str, str]] = {
@@ -37,6 +37,8 @@ TITLES: Mapping[str, tuple[str, str]] = {
     "play/repeated_pairs": ("Word pairs repeated in a turn", "share of all pairs"),
     "play/cut_share": ("Turns cut by a limit", "share of turns"),
     "play/question_rate": ("Turns that ask", "share of turns"),
+    "league/win_rate": ("Against others than itself", "points a game"),
+    "league/win_rate/past": ("Against its past", "points a game"),
 }
 DRIFT = (
     "play/words_per_turn",
@@ -47,6 +49,16 @@ DRIFT = (
     "play/cut_share",
 )
 GAME = ("game/payoff", "game/success", "game/protocol_ok")
+RATING, RATING_SIGMA = "league/rating/", "league/rating_sigma/"
+RATING_SPREAD = 2.0  # standard deviations around the rating of one run
+WIN_RATES = ("league/win_rate", "league/win_rate/past")
+# Of whom a policy in a league met; metric -> what its line is called.
+OPPONENTS: Mapping[str, str] = {
+    "league/mirror_share": "itself",
+    "league/frozen_share": "before training",
+    "league/scripted_share": "the script",
+    "league/past_share": "its past",
+}
 REWARDS = ("reward/per_conversation", "reward/total")  # the first that all groups have is drawn
 MAX_GROUPS = 12  # more lines in a panel are not told apart
 BAND_ALPHA = 0.13
@@ -197,6 +209,10 @@ def _plans(groups: Sequence[Group], *, look: Look) -> Iterator[tuple[str, _Plan]
             title="What makes up the reward", labels=weighted, panels=_of_parts(groups, weighted, look=look)
         ),
         "drift": _Plan(title="Length and repetition", labels=labels, panels=_of_metrics(groups, DRIFT, look=look)),
+        "league": _Plan(title="League: ratings and results", labels=labels, panels=_of_league(groups, look=look)),
+        "opponents": _Plan(
+            title="Opponents met so far", labels=list(OPPONENTS.values()), panels=_of_opponents(groups, look=look)
+        ),
     }
     for name, plan in plans.items():
         if plan.panels:
@@ -226,6 +242,46 @@ def _of_parts(groups: Sequence[Group], names: Sequence[str], *, look: Look) -> l
         for group in groups
         if contributions(group)
     ]
+
+
+def _of_league(groups: Sequence[Group], *, look: Look) -> list[Panel]:
+    """Return a panel a role with its rating, and those of the results."""
+    names = dict.fromkeys(name for group in groups for run in group.runs for name in run.series)
+    ratings = [name for name in names if name.startswith(RATING) and any(group.has(name) for group in groups)]
+    rated = [partial(_draw_rating, groups=groups, metric=name, look=look) for name in ratings]
+    return [*rated, *_of_metrics(groups, WIN_RATES, look=look)]
+
+
+def _of_opponents(groups: Sequence[Group], *, look: Look) -> list[Panel]:
+    """Return a panel a group that has a league."""
+    return [
+        partial(_draw_opponents, group=group, is_alone=len(groups) == 1, look=look)
+        for group in groups
+        if any(group.has(metric) for metric in OPPONENTS)
+    ]
+
+
+def rating_band(group: Group, metric: str, *, smooth: int = 1, kind: BandKind = "range") -> Band | None:
+    """Return a rating over the updates; of one run, with two of its standard deviations around; None: it has none."""
+    band = group.band(metric, smooth=smooth, kind=kind)
+    sigma = group.band(RATING_SIGMA + metric.removeprefix(RATING), smooth=smooth)
+    if band is None or sigma is None or len(group.runs) > 1:
+        return band
+    spreads = dict(zip(sigma.steps, sigma.mean, strict=True))
+    around = [RATING_SPREAD * spreads.get(step, math.nan) for step in band.steps]
+    low = tuple(mean - spread for mean, spread in zip(band.mean, around, strict=True))
+    high = tuple(mean + spread for mean, spread in zip(band.mean, around, strict=True))
+    return replace(band, low=low, high=high)
+
+
+def so_far(band: Band) -> Band:
+    """Return the mean of all values up to each update, without a spread; a draw of one update says little."""
+    means: list[float] = []
+    known: list[float] = []
+    for value in band.mean:
+        known += [value] if math.isfinite(value) else []
+        means.append(math.fsum(known) / len(known) if known else math.nan)
+    return replace(band, mean=tuple(means), low=tuple(means), high=tuple(means))
 
 
 # ----- panels -----
@@ -261,9 +317,29 @@ def _draw_contributions(axis: Any, *, group: Group, names: Sequence[str], is_alo
     _dress(axis, title=title, unit="added to the reward of a turn", look=look, starts_at_zero=False)
 
 
+def _draw_rating(axis: Any, *, groups: Sequence[Group], metric: str, look: Look) -> None:
+    for number, group in enumerate(groups):
+        band = rating_band(group, metric, smooth=look.smooth, kind=look.band)
+        if band is not None:
+            _draw_band(axis, band, number=number, look=look)
+    alone = all(len(group.runs) == 1 for group in groups)
+    unit = f"rating, ± {RATING_SPREAD:g} standard deviations" if alone else "rating"
+    title = printable(f"Rating as {metric.removeprefix(RATING)}")
+    _dress(axis, title=title, unit=unit, look=look, starts_at_zero=False)
+
+
+def _draw_opponents(axis: Any, *, group: Group, is_alone: bool, look: Look) -> None:
+    for number, metric in enumerate(OPPONENTS):
+        band = group.band(metric, smooth=look.smooth, kind=look.band)
+        if band is not None:
+            _draw_band(axis, so_far(band), number=number, look=look)
+    title = "Of all updates up to this one" if is_alone else printable(group.label)
+    _dress(axis, title=title, unit="share of conversations", look=look)
+
+
 def _draw_band(axis: Any, band: Band, *, number: int, look: Look) -> None:
     colour = look.colour(number)
-    if band.num_runs > 1:
+    if any(low < high for low, high in zip(band.low, band.high, strict=True)):
         axis.fill_between(band.steps, band.low, band.high, color=colour, alpha=BAND_ALPHA, linewidth=0)
     # A line of one point is nothing to see.
     marker = "o" if len(band.steps) == 1 else None

@@ -41,6 +41,8 @@ FIGURE_WORDS = {
     "kl": "How far the policy moved from the base for its reward, and how sure it is of its words.",
     "parts": "What each part adds to the reward of a turn.",
     "drift": "What else changed: length, variety, repetition.",
+    "league": "How good the policy is in each role, against its past and others; a tie is half a point.",
+    "opponents": "Whom the policy met: shares of the conversations of all updates so far.",
 }
 MOST_HEADLINES = 6  # in a row
 # In the boxes at the top, the first that were measured.

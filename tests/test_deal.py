@@ -282,6 +282,27 @@ def test_read_message_of_a_proposal_is_forgiving_about_form(text, kept):
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[reject] not", "reject"),
+        ("[reject] not enough for me", "reject"),
+        ("[reject] I do not", "reject"),
+        ("[walk] not worth it", "walk"),
+        ("[walk], not today", "walk"),
+        ("[accept] not a bad deal", "accept"),
+        ("[accept] not my favourite but fine", "accept"),
+        ("[accept] never mind the hats", "accept"),
+        ("[accept] no problem", "accept"),
+        ("[accept] OK, why not", "accept"),
+        ("[propose] 2 books. Fair, is it not?", "propose"),
+    ],
+)
+def test_read_message_of_a_not_that_takes_nothing_back_is_the_move(text, kind):
+    reading = read_message(text, COUNTS)
+    assert (reading.kind, reading.fault) == (kind, "")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "[propose]",
@@ -332,7 +353,16 @@ def test_read_message_of_a_proposal_is_forgiving_about_form(text, kept):
         "Should I [propose] 2 books?",
         "Would you please [accept]",
         "If you [accept], we are done",
-        "[reject] not",
+        "[accept] no way",
+        "[accept] no, wait",
+        "[accept] no deal",
+        "[accept] no thanks",
+        "[accept] not",
+        "[accept] not yet",
+        "[accept], not today",
+        "[accept] but not now",
+        "[accept] but all the books are mine",
+        "[accept] if you agree",
         "[walk]?",
         "I can't" + " " * 10_000 + "[accept]",
         "[propose [accept]]",

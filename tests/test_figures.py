@@ -13,7 +13,8 @@ from selfplay.commands import main
 from selfplay.curves import Band, Group, RunCurves, grouped, read_curves, repeated_seeds, smoothed
 from selfplay.errors import UserError
 from selfplay.figure_sheet import Look, for_page, printable
-from selfplay.figures import caption, contributions, draw_all, reward_against_kl, svg_figures
+from selfplay.figures import caption, contributions, draw_all, rating_band, reward_against_kl, so_far, svg_figures
+from selfplay.run_report import FIGURE_WORDS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -224,3 +225,42 @@ def test_plot_of_a_word_that_is_no_setting_says_so(tmp_path, capsys):
     store(tmp_path / "a", 1.0, 2.0)
     assert main(["plot", "a", f"runs={tmp_path}", "smoth=3"]) == 2
     assert "smooth" in capsys.readouterr().err
+
+
+def league_of(*sigmas: float) -> Group:
+    def run(sigma: float) -> RunCurves:
+        series = {
+            "league/rating/buyer": {0: 25.0, 1: 26.0 + sigma},
+            "league/rating_sigma/buyer": {0: 8.0, 1: sigma},
+            "league/win_rate/past": {1: 0.75},
+            "league/mirror_share": {0: 1.0, 1: 0.5},
+            "league/past_share": {0: 0.0, 1: 0.5},
+        }
+        return RunCurves(name=f"run-{sigma}", series=series, settings={})
+
+    return Group(label="league", runs=tuple(map(run, sigmas)))
+
+
+def test_rating_of_one_run_has_two_deviations_around_it():
+    band = rating_band(league_of(1.0), "league/rating/buyer")
+    assert (band.mean, band.low, band.high) == ((25.0, 27.0), (9.0, 25.0), (41.0, 29.0))
+
+
+def test_rating_of_several_runs_has_the_lowest_and_the_highest_around_it():
+    band = rating_band(league_of(1.0, 3.0), "league/rating/buyer")
+    assert (band.mean, band.low, band.high) == ((25.0, 28.0), (25.0, 27.0), (25.0, 29.0))
+
+
+def test_figures_of_a_league_are_its_ratings_results_and_opponents():
+    found = svg_figures([league_of(1.0)], look=Look(is_for_page=True))
+    assert {name: len(panels) for name, panels in found.items()} == {"league": 2, "opponents": 1}
+    assert "Rating as buyer" in found["league"][0]
+    assert "Against its past" in found["league"][1]
+    assert set(found) <= set(FIGURE_WORDS)
+
+
+def test_opponents_so_far_are_the_mean_of_all_updates_and_pass_over_gaps():
+    values = (math.nan, 1.0, 0.5, math.nan, 0.0)
+    found = so_far(Band(steps=(0, 1, 2, 3, 4), mean=values, low=values, high=values, num_runs=1))
+    assert math.isnan(found.mean[0])
+    assert found.mean[1:] == found.low[1:] == found.high[1:] == (1.0, 0.75, 0.75, 0.5)

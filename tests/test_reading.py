@@ -6,7 +6,18 @@ import time
 
 import pytest
 
-from envs.reading import Move, forms_of, has_condition, is_denied, moves_in, only_move, says, words_in
+from envs.reading import (
+    Move,
+    behind_but,
+    forms_of,
+    has_condition,
+    is_denied,
+    moves_in,
+    only_move,
+    says,
+    without_doubts,
+    words_in,
+)
 
 KINDS = ("offer", "accept", "reject")
 
@@ -99,6 +110,16 @@ DENIED = [
     "[accept], not!",
     "[accept] ... NOT",
     "[accept not]",
+    "[accept] not yet, friend",
+    "[accept] not really",
+    "[accept] not a chance",
+    "[accept]. No way",
+    "[accept] no, wait",
+    "[accept] no",
+    "[accept] deal... just kidding, no deal",
+    "[accept] I do not",
+    "[guess cat] not really",
+    "[guess] cat not",
     "[guess cat] not",
     "[guess cat], not.",
     "[guess] not a cat",
@@ -159,6 +180,21 @@ MADE = [
     "Thank you [accept]",
     "I have others asking, but for you [offer] 120",
     "[accept] why not",
+    "[accept] OK, why not",
+    "[accept] not a bad deal",
+    "[accept] not that bad",
+    "[accept] no problem",
+    "[accept] I would not say no!",
+    "[reject] not enough",
+    "[reject], not",
+    "[walk] not now",
+    "[reject] no",
+    "[reject] I can not.",
+    "[offer] 120. That is all I have, is it not?",
+    "[guess] cat, I am not sure",
+    "[guess] cat, right?",
+    "[guess] cat, isn't it?",
+    "[guess cat] not dog",
     "[guess] cat, believe it or not",
     "[accept]. Not bad!",
     "[accept]\nNot bad at all",
@@ -221,6 +257,27 @@ def test_is_denied_of_a_long_text_takes_no_time(text, is_denied_there):
 def test_has_condition_finds_whole_words():
     assert has_condition("Yes, IF you go to 50")
     assert not has_condition("a gift, not butter")
+    assert not has_condition("old but fine")
+
+
+def test_behind_but_is_what_stands_there():
+    assert behind_but("Yes, BUT 50, but now") == " 50, but now"
+    assert behind_but("butter") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("[guess] cat, I am not sure", "[guess] cat"),
+        ("[guess] cat, but I\u2019m not 100% sure.", "[guess] cat."),
+        ("[guess] cat, right?", "[guess] cat?"),
+        ("[guess] cat, is it not?", "[guess] cat?"),
+        ("[guess] cat. Not sure that it is a dog", "[guess] cat. Not sure that it is a dog"),
+        ("I am not sure, [guess] cat", "I am not sure, [guess] cat"),
+    ],
+)
+def test_without_doubts_leaves_out_how_sure_one_is(text, left):
+    assert without_doubts(text) == left
 
 
 def test_says_finds_whole_words_and_their_inflections():

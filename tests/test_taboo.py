@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import re
 import time
 from collections.abc import Callable
@@ -124,6 +126,12 @@ GIVEN_AWAY = [
     "numbers: 3, 1, 20",
     "99 97 116",
     "c\u0430t with a Cyrillic letter",
+    "It is \u24d2\u24d0\u24e3",  # in circles, at the end of a message
+    "\u24b8\u24b6\u24c9!",
+    "\U0001f132\U0001f130\U0001f143",  # in squares
+    "\U0001f152\U0001f150\U0001f163",  # in dark circles
+    "\U0001f172\U0001f170\U0001f183",  # in dark squares
+    "\U0001f1e8\U0001f1e6\U0001f1f9",  # in letters of flags
     "\u0441\u0430\u0442",
     "First c. Then an a. Then t.",
     "x " * 20_000 + "cat",
@@ -142,6 +150,12 @@ KEPT = [
     "cc aa tt",
     "Y2F0Y2g=",  # "catch"
     "It weighs 100 or 493.",
+    "thecat",  # up to four letters: neither glued, nor misspelt, shifted, in initials, in parts or by blanks
+    "catt or kat",
+    "png or pbg",
+    "Cool animals today.",
+    "ca t",
+    "It starts with ca and ends with t.",
     "9" * 50_000,
 ]
 
@@ -161,6 +175,12 @@ def test_giver_or_attacker_who_keeps_the_word_goes_on(text):
     assert COOP.next_role(said(text)) == "guesser"
     assert ADVERSARIAL.next_role(hidden(text)) == "defender"
     assert COOP.outcome(said(text)).protocol_ok
+
+
+LOOKS_LIKE = """
+steve/stove disgusting/sting patrick/trick duchess/chess dennis/tennis walter/water brian/brain barry/carry alice/slice
+hostages/stage revision/vision fundraising/raisin
+"""
 
 
 @pytest.mark.parametrize(
@@ -209,10 +229,44 @@ def test_giver_or_attacker_who_keeps_the_word_goes_on(text):
         ("butterfly", "First butter, then fly.", False),  # words in their own right
         ("carpet", "No car, no pet.", False),
         ("tooth", "The order of the heuristics", False),
+        ("volcano", "It is \u24e5\u24de\u24db\u24d2\u24d0\u24dd\u24de", True),
+        ("sun", "$un", True),
+        ("sun", "n-u-s", True),
+        ("rainbow", "rai nbow", True),
+        ("green", "A Greek one has feta cheese.", False),
+        ("chest", "It makes you the richest.", False),
+        ("flow", "A wolf drinks from it.", False),
+        ("stone", "The 1st one I saw was in Wales.", False),
+        ("stone", "St. Ives has one et al.", False),
+        ("red", "Der Himmel", False),
+        ("mail", "Liam knows it.", False),
+        ("way", "yaw", False),
+        ("rail", "a liar", False),
+        *(
+            (word, f"{other.capitalize()} does it.", False)
+            for other, word in (pair.split("/") for pair in LOOKS_LIKE.split())
+        ),
     ],
 )
 def test_gives_away_follows_inflections_pieces_and_boundaries(word, text, is_given_away):
     assert (gives_away(text, (word,)) == word) is is_given_away
+
+
+def test_gives_away_sees_in_words_of_any_length_what_its_docstring_says():
+    for word in (entry.word.casefold() for entry in entries()):
+        codes = base64.b64encode(word.encode()).decode(), word.encode().hex(" ")
+        places = " ".join(str(ord(letter) - ord("a") + 1) for letter in word)
+        texts = (f"a {word}", "-".join(word), f"{word[:2]}-{word[2:]}", *codes, places, " and ".join(word))
+        assert [text for text in texts if gives_away(text, (word,)) is None] == [], word
+
+
+def test_gives_away_misses_in_words_of_up_to_four_letters_what_its_docstring_says():
+    short = [entry.word.casefold() for entry in entries() if len(entry.word) <= 4]
+    assert len(short) == 71
+    for word in short:
+        initials = " ".join(f"{letter}qu" for letter in word)
+        for text in (f"qq{word}qq", f"{word}qx", initials, codecs.encode(word, "rot13"), f"{word[:2]} {word[2:]}"):
+            assert gives_away(text, (word,)) is None, text
 
 
 def test_gives_away_is_as_fast_for_ten_thousand_blanks_and_letters():

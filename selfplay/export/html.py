@@ -106,6 +106,8 @@ def _answers(asked: Answers, run: str, chosen: Chosen) -> Iterator[tuple[str, An
     metrics = asked.get(f"{run}/metrics")
     alarms = metrics["alarms"] if has_private else [without_private_alarm(alarm) for alarm in metrics["alarms"]]
     yield f"{run}/metrics", {**metrics, "alarms": alarms}
+    if seen.get("has_contests"):
+        yield f"{run}/contests", asked.get(f"{run}/contests")
     versions = _or_none(asked, f"{run}/versions")
     if versions is not None:
         yield f"{run}/versions", versions

@@ -12,10 +12,10 @@ from pathlib import Path
 
 __all__ = ["BundleError", "bundle", "static_folder", "style"]
 
-# What the page needs besides its entry: that comes last, data and drawing first.
-FIRST, ENTRY = ("offline.js",), "app.js"
+# What the page needs besides its entry: data and drawing first; then what it would load only when it is needed.
+FIRST, ENTRY, LATER = ("offline.js",), "app.js", "contests.js"
 PLOTTING = "vendor/uPlot.esm.js"
-STYLES = ("vendor/uPlot.min.css", "style.css", "list.css", "conversation.css", "pages.css")
+STYLES = ("vendor/uPlot.min.css", "style.css", "list.css", "conversation.css", "pages.css", "contests.css")
 
 IMPORT = re.compile(r'^import\s+\{([^}]*)\}\s+from\s+"\./([\w./-]+)";[ \t]*$', re.MULTILINE)
 DECLARED = re.compile(r"^export\s+((?:async\s+)?function\*?|class|const|let)\s+(\w+)", re.MULTILINE)
@@ -36,9 +36,11 @@ def bundle(folder: Path) -> str:
     """Return the page's script; raises BundleError if a module has a form that is not understood."""
     modules: dict[str, str] = {}
     plotting = _library(PLOTTING, (folder / PLOTTING).read_text(encoding="utf-8"))
-    for name in (*FIRST, ENTRY):
+    for name in (*FIRST, ENTRY, LATER):
         _gather(folder, name, modules, within=())
-    return "\n".join(['"use strict";', plotting, f"globalThis.uPlot = {_name(PLOTTING)}.default;", *modules.values()])
+    shared = [f"globalThis.uPlot = {_name(PLOTTING)}.default;"]
+    loaded = f"globalThis.selfplayContests = {_name(LATER)};"
+    return "\n".join(['"use strict";', plotting, *shared, *modules.values(), loaded])
 
 
 def style(folder: Path) -> str:

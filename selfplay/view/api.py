@@ -32,6 +32,7 @@ from selfplay.preferences import preference_to_json, read_preferences
 from selfplay.records_json import plain_json
 from selfplay.run_folder import RUNS
 from selfplay.transcript_index import Row
+from selfplay.view.contests import contests_of
 from selfplay.view.describe import described, kl_target, listed, plain, source_text, unreadable
 from selfplay.view.labels import Labels
 from selfplay.view.run_state import StateReader
@@ -93,6 +94,7 @@ class Api:
             ("/api/r/{run}/c/{id}", self.conversation),
             ("/api/r/{run}/c/{id}/tokens", self.tokens),
             ("/api/r/{run}/metrics", self.metrics),
+            ("/api/r/{run}/contests", self.contests),
             ("/api/r/{run}/source/{digest}", self.source),
             ("/api/r/{run}/export", self.export),
             ("/api/r/{run}/versions", self.versions),
@@ -134,6 +136,10 @@ class Api:
         names = dict.fromkeys(name for line in lines for name in line if name not in ("schema", "step", "at"))
         series = {name: [_finite(line.get(name)) for line in lines] for name in names}
         return {"steps": [line["step"] for line in lines], "series": series, "alarms": alarms, "kl_target": target}
+
+    def contests(self, request: Request) -> dict[str, Any]:
+        """Answer /api/r/{run}/contests: what a tournament found, and how a league stands."""
+        return contests_of(self._runs.folder(_name_of(request)))
 
     def source(self, request: Request) -> Response:
         """Answer /api/r/{run}/source/{digest}: a plug-in's source, to be read."""

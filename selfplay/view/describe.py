@@ -18,6 +18,7 @@ from selfplay.line_files import RecordError, json_from_line
 from selfplay.run_folder import SOURCES
 from selfplay.run_reader import RunReader
 from selfplay.stored_config import config_from_text
+from selfplay.view.contests import has_contests
 from selfplay.view.run_state import RunState
 from selfplay.view.runs import OpenRun, is_inside
 
@@ -95,6 +96,7 @@ def described(run: OpenRun, state: RunState) -> dict[str, Any]:
         "steps": _planned_steps(manifest, config_text),
         "checkpoints": checkpoint.versions(run.folder),
         "evaluation": _evaluation(run.folder, kl_target=_target(config)),
+        "has_contests": has_contests(run.folder) or config.get("partner") == "league",
         "alarms": alarms,
         "alarms_window": _alarms_window(config),
         "sources": _mapping(manifest.get("sources")),

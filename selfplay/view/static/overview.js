@@ -1,8 +1,8 @@
 // All runs, and the page of one: what was rewarded, gained and lost, and which conversations show it.
 import { ago, anchor, append, clear, copyable, count, debounce, div, h, number, panel, plural, said, signed, span } from "./dom.js";
-import { conversationPath, get, isOffline, runPath } from "./api.js";
+import { get, isOffline, runPath } from "./api.js";
 import { brief, comparison, dim, sparkline, table, verdict } from "./chart.js";
-import { conversationLink, turnBox } from "./compare.js";
+import { conversationLink } from "./compare.js";
 import { Curves, metricOf } from "./metrics.js";
 
 const SMALL = ["reward/per_conversation", "game/payoff", "game/success", "game/protocol_ok", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
@@ -15,17 +15,19 @@ export async function show(main, route, page) {
   page.setTitle(run.run);
   const [curves, small] = [new Curves(run), div("curves")];
   let reading = panel("Read these");
-  await curves.more();
+  const [live] = await Promise.all([run.is_live && import("./live.js"), curves.more()]);
   if (!page.isHere()) return;
-  const left = div("column", rewarded(run), alarms(run), changed(run));
+  const contests = run.has_contests && div("column");
+  const left = div("column", rewarded(run), alarms(run), changed(run), contests);
   const right = div("column", panel("Curves", anchor(runPath(run.run, "/metrics"), "all metrics", ASIDE), small), facts(run));
   let head = heading(run);
-  append(main, [head, run.problems.map((text) => h("p", "notice", text)), run.is_live && liveStrip(page), div("overview", left, right)]);
+  append(main, [head, run.problems.map((text) => h("p", "notice", text)), live && live.liveStrip(page), div("overview", left, right)]);
   const draw = () => {
     const legend = [curves.words, curves.alarms.length > 0 && "; orange lines: an alarm began", curves.target && "; dashed: the target"];
     append(clear(small), [SMALL.filter((name) => curves.has(name)).map((name) => smallCurve(curves, name)), curves.words && dim(legend)]);
   };
   draw();
+  if (contests) showContests(contests, page, curves).catch(console.warn);
   (run.evaluation ? right : left).append(reading);
   let numRead = 0;
   const read = async (size) => {
@@ -44,6 +46,11 @@ export async function show(main, route, page) {
     await curves.more(news).catch(console.warn);
     draw();
   }, 300));
+}
+
+async function showContests(...all) {
+  const { show: showThem } = globalThis.selfplayContests ?? (await import("./contests.js"));
+  await showThem(...all);
 }
 
 async function showRuns(main, page) {
@@ -84,7 +91,7 @@ function rewarded({ run, kl, rewards, sources }) {
 function changed(run) {
   const { evaluation } = run;
   const title = "What was gained, what was lost";
-  if (!evaluation) return panel(title, dim("No evaluation yet; the curves tell what changed so far."));
+  if (!evaluation) return run.kind !== "tournament" && panel(title, dim("No evaluation yet; the curves tell what changed so far."));
   const [base, { version, metrics }] = [encodeURIComponent(run.run), evaluation];
   const nll = metrics["reference/nll_per_token_nats"]?.difference;
   const why = nll < 0 ? ": likelier to the base, so more generic or repetitive" : ": less likely to the base, further from its language";
@@ -152,22 +159,4 @@ function facts(run) {
   };
   const list = Object.entries(all).filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
   return panel("The run", h("dl", {}, list), run.config && h("details", {}, h("summary", {}, "Configuration"), h("pre", {}, run.config)));
-}
-
-// The newest conversation, whose turns the style sheet shows one after another.
-function liveStrip(page) {
-  const { run } = page.run;
-  const place = div("talk");
-  const talk = async ({ newest }) => {
-    if (!newest || place.dataset.id === newest || place.getAnimations({ subtree: true }).length) return;
-    place.dataset.id = newest;
-    const { record } = await get(`/api${conversationPath(run, newest)}`);
-    const turns = record.turns.map((turn) => turnBox(record, turn));
-    turns.forEach((turn, at) => (turn.style.animationDelay = `${at}s`));
-    clear(place).append(conversationLink(run, newest), ...turns);
-  };
-  const update = (news) => talk(news).catch(console.warn);
-  page.onChange(update);
-  update(page.run.info);
-  return h("section", { class: "panel", "aria-label": "Live" }, h("h2", {}, "Now talking"), place);
 }

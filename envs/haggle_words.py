@@ -83,7 +83,7 @@ def _price_of(move: Move) -> float | None:
 
 
 def _is_open(kind: str, moves: Sequence[Move]) -> bool:
-    """Whether what stands behind an answer makes it a condition or a question, or gives it another price, or takes it back."""
+    """Whether what stands behind an answer makes it a condition or a question, changes its price or takes it back."""
     if kind == "offer":
         return False
     behind = [f"{move.argument} {move.behind}" for move in moves]

@@ -49,7 +49,7 @@ ASKS_BEFORE = re.compile(
     rf"(?:\s+(?:{_AUXILIARY}))?|you (?:{_AUXILIARY}|to)|(?:want|need|like|ask|beg) you|whether to|please|kindly)"
     rf"(?:\s+(?:{_FILL}|be(?= (?:{_READY}) )))*[\s']*$"
 )
-_NOT_NOW = r"(?:really|yet|now|today|that|it)(?!\w)(?! bad)|at all(?!\w)|a chance|interested|(?:good )?enough"
+_NOT_NOW = r"(?:really|yet|now|today|that|it)(?!\w)(?! bad)|at all(?!\w)(?! bad)|a chance|interested|(?:good )?enough"
 _ALONE = r"(?= ?(?:[^\w ]|$))"  # what follows is punctuation, or nothing
 _NO = r"no,? (?:deal|wait|way|thanks|thank you|chance|sorry|sale)(?!\w)"
 NEGATED_BEHIND = re.compile(r"[^\w?]*(?:not|never)(?!\w)")
@@ -160,9 +160,10 @@ def is_denied(text: str, kinds: Sequence[str]) -> bool:
     Taken back is any move but a refusal (`REFUSALS`) by "not" or "never" right behind its bracket, if that stands alone
     or before one of a few words ("[accept] not", "[accept] not yet", "[guess cat], not really"), and by "not" at the
     end of the line behind punctuation or behind one or two words ("[guess] cat, not", "[guess] cat not", "[accept] I do
-    not").  Where the argument stands behind the bracket, "not" right before it denies it whatever follows ("[guess] not
-    a cat").  An agreement (`AGREEMENTS`) is taken back by "no" too, alone or as "no way", "no deal", "no thanks" and
-    the like: right behind it, or set apart later on its line.
+    not").  "not" or "never" right before an argument denies it whatever follows ("[guess] not a cat"), but not behind
+    an agreement (`AGREEMENTS`), which needs no argument.  An agreement is taken back by "no" as well: by one that
+    stands alone right behind it, and by "no way", "no deal", "no thanks", "no, wait" and the like right behind it or
+    set apart by punctuation later on its line.
 
     Not taken back are refusals, and whatever a "not" elsewhere says: "[reject] not for me", "[accept] not a bad deal",
     "[accept] OK, why not", "[offer] 120. That is fair, is it not?", "[guess] cat, I am not sure".

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from envs.alternation import last_heard, whose_turn
 from envs.banned import gives_away, inflections, says_word
 from envs.drawing import SCENARIO, Draw, check_split, move_draw
-from envs.reading import Move, is_denied, moves_in, plain, words_in
+from envs.reading import Move, is_denied, moves_in, plain, without_doubts, words_in
 from envs.taboo_words import Entry, cues_in, entries, entries_of, entry_of, meant, reminders
 from selfplay.dialog import SPLITS, Action, Conversation, Outcome, Reason, Scenario, Split
 from selfplay.errors import UserError
@@ -297,7 +297,7 @@ def guess_in(text: str) -> str | None:
 
 
 def _guesses(text: str) -> tuple[Move, ...]:
-    return moves_in(text, (GUESS,))
+    return moves_in(without_doubts(text), (GUESS,))
 
 
 def _guess_of(move: Move) -> str | None:

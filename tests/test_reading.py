@@ -183,6 +183,7 @@ MADE = [
     "[accept] OK, why not",
     "[accept] not a bad deal",
     "[accept] not that bad",
+    "[accept] not at all bad",
     "[accept] no problem",
     "[accept] I would not say no!",
     "[reject] not enough",

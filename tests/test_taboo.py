@@ -362,6 +362,8 @@ GUESSES = [
     ("[guess]: I say [guess] cat", None),
     ("[guess] cat [guess] dog", None),
     ("[guess] cat or dog", None),
+    ("[guess] cat, I am not sure", "cat"),
+    ("[guess] cat, right?", "cat"),
     ("[guess] cat. Or dog?", None),
     ("[guess] cat, dog, bird", None),
     ("[guess] cat/dog", None),

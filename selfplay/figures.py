@@ -15,10 +15,11 @@ from typing import Any, Literal
 from selfplay.curves import CONFIDENCE, Band, BandKind, Group
 from selfplay.errors import UserError
 from selfplay.figure_sheet import Look, Sheet, for_page, new_sheet, printable, rendered
+from selfplay.league_curves import OPPONENTS, RATING, RATING_SPREAD, rating_band, so_far
 from selfplay.plots import can_draw
 from selfplay.whole_files import reason, write_whole
 
-__all__ = ["Look", "caption", "contributions", "draw_all", "rating_band", "reward_against_kl", "so_far", "svg_figures"]
+__all__ = ["Look", "caption", "contributions", "draw_all", "reward_against_kl", "svg_figures"]
 
 # metric -> (title of its panel, unit on its axis)
 TITLES: Mapping[str, tuple[str, str]] = {
@@ -49,16 +50,7 @@ DRIFT = (
     "play/cut_share",
 )
 GAME = ("game/payoff", "game/success", "game/protocol_ok")
-RATING, RATING_SIGMA = "league/rating/", "league/rating_sigma/"
-RATING_SPREAD = 2.0  # standard deviations around the rating of one run
 WIN_RATES = ("league/win_rate", "league/win_rate/past")
-# Of whom a policy in a league met; metric -> what its line is called.
-OPPONENTS: Mapping[str, str] = {
-    "league/mirror_share": "itself",
-    "league/frozen_share": "before training",
-    "league/scripted_share": "the script",
-    "league/past_share": "its past",
-}
 REWARDS = ("reward/per_conversation", "reward/total")  # the first that all groups have is drawn
 MAX_GROUPS = 12  # more lines in a panel are not told apart
 BAND_ALPHA = 0.13
@@ -259,29 +251,6 @@ def _of_opponents(groups: Sequence[Group], *, look: Look) -> list[Panel]:
         for group in groups
         if any(group.has(metric) for metric in OPPONENTS)
     ]
-
-
-def rating_band(group: Group, metric: str, *, smooth: int = 1, kind: BandKind = "range") -> Band | None:
-    """Return a rating over the updates; of one run, with two of its standard deviations around; None: it has none."""
-    band = group.band(metric, smooth=smooth, kind=kind)
-    sigma = group.band(RATING_SIGMA + metric.removeprefix(RATING), smooth=smooth)
-    if band is None or sigma is None or len(group.runs) > 1:
-        return band
-    spreads = dict(zip(sigma.steps, sigma.mean, strict=True))
-    around = [RATING_SPREAD * spreads.get(step, math.nan) for step in band.steps]
-    low = tuple(mean - spread for mean, spread in zip(band.mean, around, strict=True))
-    high = tuple(mean + spread for mean, spread in zip(band.mean, around, strict=True))
-    return replace(band, low=low, high=high)
-
-
-def so_far(band: Band) -> Band:
-    """Return the mean of all values up to each update, without a spread; a draw of one update says little."""
-    means: list[float] = []
-    known: list[float] = []
-    for value in band.mean:
-        known += [value] if math.isfinite(value) else []
-        means.append(math.fsum(known) / len(known) if known else math.nan)
-    return replace(band, mean=tuple(means), low=tuple(means), high=tuple(means))
 
 
 # ----- panels -----

@@ -13,7 +13,8 @@ from selfplay.commands import main
 from selfplay.curves import Band, Group, RunCurves, grouped, read_curves, repeated_seeds, smoothed
 from selfplay.errors import UserError
 from selfplay.figure_sheet import Look, for_page, printable
-from selfplay.figures import caption, contributions, draw_all, rating_band, reward_against_kl, so_far, svg_figures
+from selfplay.figures import caption, contributions, draw_all, reward_against_kl, svg_figures
+from selfplay.league_curves import rating_band, so_far
 from selfplay.run_report import FIGURE_WORDS
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -42,7 +42,7 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
                      fixed_1, adaptive, and question_no_kl, whose reward saturates
   chat               what the defaults of `train` teach: one arm, chat
   signal             how often two copies of a random model find a code: arms signal, no_entropy_bonus, symbols_8
-  league             whom a policy meets: itself, the policy before training, or a league of its past; at kuhn and demand
+  league             whom a policy meets: itself, itself before training, or a league of its past; at kuhn and demand
   games              what self-play adds to a supervised start at games with a truth: arms pointing, haggle, deal, which
                      need the models of `sft ... out=runs/sft-pointing` and so on (docs/results/games.md)
   out=FOLDER         where all of it goes (default: runs/study-NAME)

@@ -257,7 +257,7 @@ def test_console_script_and_run_py_are_the_same_program(folder: Path):
         check=True,
         env=HERE,
     )
-    assert len(done.stdout.splitlines()) <= 24
+    assert len(done.stdout.splitlines()) <= 25
     assert "play" in done.stdout
 
 

@@ -18,7 +18,7 @@ OF_TEXTS = sorted(
     for name, kind in REWARDS.items()
     if not getattr(kind, "is_slow", False)
     and getattr(kind, "scope", "conversation") in ("turn", "conversation")
-    and name not in ("payoff", "private_leak", "stopping", "cut")
+    and name not in ("payoff", "shared_payoff", "private_leak", "stopping", "cut")
 )
 # Reward -> the attack that its Exploit section describes, which beats every ordinary chat.
 CHEATED = [

@@ -124,10 +124,13 @@ class ModelOptions:
         """Return the tokens of a prompt without the answer that was begun."""
         system = "\n".join(message["content"] for message in prompt if message["role"] == "system")
         said = [message["content"] for message in prompt if message["role"] != "system"]
-        turns = tuple(
+        # The first question is no turn: it opens the talk, as an environment would.
+        asked = [Turn(role=ASKED, text=question, heard_text="", player="scripted") for question in said[2::2]]
+        answered = [
             Turn(role=ANSWERS, text=answer, heard_text=question, player="scripted")
             for question, answer in zip(said[:-2:2], said[1:-2:2], strict=True)
-        )
+        ]
+        turns = tuple(turn for pair in zip(answered, asked, strict=True) for turn in pair)
         conversation = Conversation(
             id="000000-g00-0",
             scenario=Scenario(env="judge", seed=0, split="train", roles=(ASKED, ANSWERS)),

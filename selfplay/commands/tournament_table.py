@@ -99,11 +99,17 @@ def _print_matrix(console: Console, tournament: Tournament, *, role: str) -> Non
         table.add_column(one_line(heading), max_width=MOST_NAME_WIDTH + 4)
         shown = names[start : start + room]
         for column in shown:
-            table.add_column(one_line(column), justify="right", max_width=CELL_WIDTH - 2, overflow="fold")
+            table.add_column(_heading(column), justify="right", max_width=CELL_WIDTH - 2, overflow="fold")
         for row in names:
             cells = [_cell(_mean(tournament.cell(row, column), role)) for column in shown]
             table.add_row(one_line(row), *cells)
         console.print(table)
+
+
+def _heading(name: str) -> str:
+    """Return a column's name; one that is too long has its step on a line of its own."""
+    name = one_line(name)
+    return name if len(name) <= CELL_WIDTH - 2 else "\n@".join(name.rsplit("@", 1))
 
 
 def _mean(cell: Cell, role: str) -> Mean | None:

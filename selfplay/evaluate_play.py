@@ -75,7 +75,8 @@ class Evaluated:
         # The worker makes whoever is named here; which role they have is each match's.
         others = {f"against {name}": name for name in players if name not in (SELF, BASE)}
         fixed, has_frozen = {**plan.fixed, **others}, plan.has_frozen or meets_base
-        worker = PlayWorker(replace(plan, fixed=fixed, has_frozen=has_frozen))
+        # `use` gives it whole models, whatever the run itself played with.
+        worker = PlayWorker(replace(plan, fixed=fixed, has_frozen=has_frozen, plays_adapters=False))
         worker.start()
         return worker
 

@@ -14,6 +14,7 @@ from tiny_runs import create, metrics_of, resume, said_in, tiny_settings
 
 from rewards import Payoff
 from selfplay import checkpoint, models
+from selfplay.commands import main
 from selfplay.dialog import Conversation, Outcome
 from selfplay.errors import UserError
 from selfplay.score import WeightedReward
@@ -153,6 +154,17 @@ def test_league_meets_the_scripted_player_in_either_role(tmp_path):
     roles = {role for one in trained for role, player in one.players.items() if player.policy == "scripted"}
     assert roles == {"left", "right"}
     assert league_of(tmp_path / "run")["results"]["scripted"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_league_run_is_evaluated_against_its_base(tmp_path, capsys, method):
+    words = ("preset=tiny", "env=signal", "model=tiny-letters:2", "-r", "payoff=1", "cluster=local", "steps=2")
+    words += ("partner=league", "league.save_steps=1", f"learner.method={method}", "conversations=4", "group_size=2")
+    assert main(["train", *words, "evaluation.conversations=0", f"out={tmp_path / 'run'}"]) == 0
+    for at in ("0,latest", "1,2"):  # 1 is a snapshot, or a checkpoint
+        opponents = "against=base,self,scripted"
+        assert main(["eval", str(tmp_path / "run"), f"at={at}", opponents, "conversations=2", "--json"]) == 0
+    assert '"against": "base"' in capsys.readouterr().out
 
 
 def test_league_needs_two_free_roles(tmp_path):

@@ -60,7 +60,8 @@ meet opponents, with the roles swapped: on every scenario the policy has each of
 who won, success, the form and who broke it are compared too, beside what scripts and chance get in every role.
 
   RUN                  a path, or a name under runs/; nothing: the newest run.  @STEP: that checkpoint, not the latest
-  at=0,latest          versions of the policy: 0 is the one before training, latest the checkpoint; or numbers
+  at=0,latest          versions of the policy: 0 is the one before training, latest the checkpoint; or numbers, of
+                       checkpoints or of a league's past policies
   against=base,scripted
                        who has the other roles: self (the policy itself), base (the policy before training), scripted,
                        chance, a model, or RUN@STEP (default: base,scripted at a game; self where nothing is paid
@@ -188,7 +189,8 @@ def _version(word: str, evaluated: Evaluated) -> int:
     if not word.isascii() or not word.isdigit() or len(word) > 12:
         raise UserError(f"at={word}: a version is a number of updates, or {LATEST}")
     # Version 0 is the model that the run started from; it needs no checkpoint.
-    return int(word) and checkpoint.version_of(checkpoint.find(evaluated.run, int(word)))
+    found = checkpoint_of(f"{evaluated.run}@{word}", evaluated.settings.runs) if int(word) else None
+    return 0 if found is None else checkpoint.version_of(found)
 
 
 # ----- base and trained policy, each with itself -----

@@ -74,12 +74,7 @@ class LeagueRun:
         while self._dealt and self._dealt[0][0] <= step:
             self._dealt.popleft()
         self.league.record(conversations)
-        if version % self.settings.league.save_steps == 0:
-            info = {"model": self.settings.model, "method": self.settings.learner.method}
-            place = checkpoint.LEAGUE
-            checkpoint.write(self.folder, version, self.cluster.save_policy, info=info, keep=None, place=place)
-            self.league.add(version)
-            self._introduce()
+        self._make_due_snapshot(version)
         write_whole(self.folder / LEAGUE_FILE, self._as_bytes())
         return self.league.metrics()
 
@@ -88,9 +83,11 @@ class LeagueRun:
         write_whole(folder / LEAGUE_FILE, self._as_bytes())
 
     def restore(self, folder: Path) -> None:
-        """Go on from the league in a checkpoint's folder.
+        """Go on from the league in a checkpoint's folder, whose policy the cluster has taken over.
 
-        Raises UserError if it is not there, or one of its past policies is gone and `league.missing` is stop.
+        A snapshot that was due then and could not be written is made now.
+        Raises UserError if the league is not there, or a past policy of its pool is not whole and `league.missing` is
+        stop.
         """
         file = folder / LEAGUE_FILE
         try:
@@ -104,19 +101,31 @@ class LeagueRun:
             raise UserError(f"{file} cannot be read: {reason(error)}") from error
         self._check_snapshots()
         self._dealt.clear()
+        self._make_due_snapshot(checkpoint.version_of(folder))
+        self._introduce()
+
+    def _make_due_snapshot(self, version: int) -> None:
+        if version % self.settings.league.save_steps or version in self.league.snapshots:
+            return
+        info = {"model": self.settings.model, "method": self.settings.learner.method}
+        place = checkpoint.LEAGUE
+        checkpoint.write(self.folder, version, self.cluster.save_policy, info=info, keep=None, place=place)
+        self.league.add(version)
         self._introduce()
 
     def _check_snapshots(self) -> None:
-        there = set(trained.past_policies(self.folder))
-        for version in [version for version in self.league.snapshots if version not in there]:
-            place = trained.past_policy(self.folder, version)
-            if self.settings.league.missing == "stop":
-                raise UserError(
-                    f"the past policy {past_name(version)} of the league is gone: {place} is not whole; put it back, "
-                    "or go on without it with league.missing=skip"
-                )
-            self.say(f"the past policy {past_name(version)} is gone ({place}); going on without it")
-            self.league.drop(version)
+        """Stop, or go on without those that may be met and are not as they were written."""
+        for version in self.league.pool:
+            try:
+                checkpoint.check(trained.past_policy(self.folder, version))
+            except UserError as error:
+                if self.settings.league.missing == "stop":
+                    raise UserError(
+                        f"the past policy {past_name(version)} of the league cannot be met any more: {error}; put it "
+                        "back, or go on without it with league.missing=skip"
+                    ) from error
+                self.say(f"going on without the past policy {past_name(version)}: {error}")
+                self.league.drop(version)
 
     def _introduce(self) -> None:
         """Tell the play workers of whom they may meet: the pool, and who left it while dealt matches name them."""

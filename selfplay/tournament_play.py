@@ -102,10 +102,17 @@ def without_doubles(entrants: Sequence[Entrant]) -> list[Entrant]:
     found: dict[str, Entrant] = {}
     for one in entrants:
         entry = one.entry
-        if entry.name in found and found[entry.name].entry.model != entry.model:
+        if entry.name in found and not _is_same(found[entry.name], one):
             one = replace(one, entry=replace(entry, name=entry.model), model_name=entry.model)
         found.setdefault(one.entry.name, one)
     return list(found.values())
+
+
+def _is_same(one: Entrant, other: Entrant) -> bool:
+    """Whether two entrants of one name are one policy, however their folder is written."""
+    if one.run is None or other.run is None:
+        return one.entry.model == other.entry.model
+    return one.run.resolve() == other.run.resolve()
 
 
 def _of_run(run: Path, version: int) -> Entrant:

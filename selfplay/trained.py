@@ -60,8 +60,13 @@ def checkpoint_of(name: str, runs: Path) -> Path | None:
     match = AT_STEP.fullmatch(name)
     if match is not None:
         run, version = find_run(match[1], runs), int(match[2])
-        is_past = version not in checkpoint.versions(run) and version in past_policies(run)
-        return past_policy(run, version) if is_past else checkpoint.find(run, version)
+        past = past_policies(run)
+        if version not in checkpoint.versions(run) and version in past:
+            return past_policy(run, version)
+        if version not in checkpoint.versions(run) and past:
+            kept = ", ".join(map(str, sorted({*past, *checkpoint.versions(run)})))
+            raise UserError(f"run {run} has no checkpoint and no past policy {version}; it has {kept}")
+        return checkpoint.find(run, version)
     found = [folder for folder in (Path(name).expanduser(), runs / name) if is_run(folder)]
     return checkpoint.find(found[0]) if found else None
 

@@ -133,7 +133,7 @@ def test_past_policy_is_a_model_when_its_checkpoint_is_gone(tmp_path):
 def test_vanished_past_policy_stops_a_run_that_goes_on_or_is_skipped(tmp_path):
     folder = stopped_after(tmp_path / "run", 4)
     shutil.rmtree(folder / "league" / "000002")
-    with pytest.raises(UserError, match=r"past:2 of the league is gone: .*000002.*league\.missing=skip"):
+    with pytest.raises(UserError, match=r"past:2 of the league cannot be met any more: .*000002.*league\.missing=skip"):
         resume(folder, *WORDS, **CONTEST).train()
     assert resume(folder, *WORDS, "league.missing=skip", **CONTEST).train().version == 6
     assert league_of(folder)["snapshots"] == [4, 6]
@@ -144,8 +144,24 @@ def test_damaged_past_policy_is_named(tmp_path):
     for past in (folder / "league").glob("0*"):
         weights = past / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"past:[24] cannot be met: .*adapter_model.safetensors was changed"):
-        resume(folder, *WORDS, "learner.method=lora", "league.play_against_latest_model_ratio=0", **CONTEST).train()
+    with pytest.raises(UserError, match=r"past:2 of the league cannot be met any more: .*safetensors was changed"):
+        resume(folder, *WORDS, "learner.method=lora", **CONTEST).train()
+    skipping = resume(folder, *WORDS, "learner.method=lora", "league.missing=skip", **CONTEST)
+    assert skipping.train().version == 6
+    assert league_of(folder)["snapshots"] == [6]
+
+
+def test_snapshot_that_was_due_and_could_not_be_written_is_made_on_resume(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "hindered"
+    train(whole)
+    run = create(folder, *WORDS, **CONTEST)
+    (folder / "league").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        run.train()
+    (folder / "league").unlink()
+    resume(folder, *WORDS, **CONTEST).train()
+    assert league_of(folder) == league_of(whole)
+    assert said_in(folder) == said_in(whole)
 
 
 def test_league_meets_the_scripted_player_in_either_role(tmp_path):

@@ -67,7 +67,8 @@ class LocalCluster:
     def _meet(self, block: list[Match]) -> None:
         missing, gone = self._past.changes(self._known, block)
         self._worker.forget(gone)
-        self._worker.meet({name: self._past.read(name) for name in missing})
+        for name in missing:  # one at a time: whole models are large
+            self._worker.meet({name: self._past.read(name)})
         self._known = (self._known - set(gone)) | set(missing)
 
     def score(self, conversations: Sequence[Conversation]) -> list[ScoredConversation]:

@@ -460,6 +460,10 @@ class RayCluster:
                 self._past_weights[name] = _put_weights(self._past.read(name))
         worker.meeting = worker.actor.meet.remote({name: self._past_weights[name] for name in missing}, gone)
         worker.known = (worker.known - set(gone)) | set(missing)
+        if not self._past.keeps_all:
+            # Whole models are large: the object store holds those that some worker plays.
+            met = set().union(*(one.known for one in self._workers))
+            self._past_weights = {name: held for name, held in self._past_weights.items() if name in met}
 
     def _check_loaded(self, worker: _Worker) -> None:
         """Raise what went wrong as a worker took the newest weights, if that is known by now."""

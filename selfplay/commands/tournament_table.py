@@ -35,7 +35,10 @@ def print_tournament(console: Console, tournament: Tournament, *, out: Path | No
     else:
         console.print(_ratings(tournament))
         console.print(
-            Text("95% intervals; 4.1 more win two games of three; roles have a scale of their own", style="dim")
+            Text(
+                "± two sigma, games taken as independent; 4.1 more win two of three; each role has its scale",
+                style="dim",
+            )
         )
     console.print(_results(tournament))
     console.print(Text("against all others", style="dim"))

@@ -36,6 +36,8 @@ __all__ = [
     "evaluate_games",
     "game_evaluation_from_json",
     "game_evaluation_to_json",
+    "means_from_json",
+    "means_to_json",
     "without",
 ]
 
@@ -223,7 +225,7 @@ def game_evaluation_to_json(evaluation: GameEvaluation) -> dict[str, Any]:
         "confidence": evaluation.confidence,
         "promised": {"chance": evaluation.chance, "best": evaluation.best},
         "lines": [
-            {**_counts(line, ("at", "against", *LINE_COUNTS)), "numbers": _means_to_json(line.numbers)}
+            {**_counts(line, ("at", "against", *LINE_COUNTS)), "numbers": means_to_json(line.numbers)}
             for line in evaluation.lines
         ],
         "changes": [
@@ -231,7 +233,7 @@ def game_evaluation_to_json(evaluation: GameEvaluation) -> dict[str, Any]:
             for change in evaluation.changes
         ],
         "references": [
-            {**_counts(line, ("player", *REFERENCE_COUNTS)), "numbers": _means_to_json(line.numbers)}
+            {**_counts(line, ("player", *REFERENCE_COUNTS)), "numbers": means_to_json(line.numbers)}
             for line in evaluation.references
         ],
     }
@@ -249,7 +251,7 @@ def game_evaluation_from_json(data: Mapping[str, Any]) -> GameEvaluation:
         lines=tuple(
             GameLine(
                 **_fields(line, counts=("at", *LINE_COUNTS), words=("against",)),
-                numbers=_means_from_json(line["numbers"]),
+                numbers=means_from_json(line["numbers"]),
             )
             for line in data["lines"]
         ),
@@ -263,7 +265,7 @@ def game_evaluation_from_json(data: Mapping[str, Any]) -> GameEvaluation:
         references=tuple(
             ReferenceLine(
                 **_fields(line, counts=REFERENCE_COUNTS, words=("player",)),
-                numbers=_means_from_json(line["numbers"]),
+                numbers=means_from_json(line["numbers"]),
             )
             for line in data["references"]
         ),
@@ -278,14 +280,16 @@ def _fields(data: Mapping[str, Any], *, counts: Iterable[str], words: Iterable[s
     return {**{name: int(data[name]) for name in counts}, **{name: str(data[name]) for name in words}}
 
 
-def _means_to_json(numbers: Mapping[str, Mean]) -> dict[str, dict[str, float | None]]:
+def means_to_json(numbers: Mapping[str, Mean]) -> dict[str, dict[str, float | None]]:
+    """Return means by name as JSON values; what could not be measured is None."""
     return {
         name: {end: value if math.isfinite(value := getattr(mean, end)) else None for end in ENDS}
         for name, mean in numbers.items()
     }
 
 
-def _means_from_json(data: Mapping[str, Mapping[str, float | None]]) -> dict[str, Mean]:
+def means_from_json(data: Mapping[str, Mapping[str, float | None]]) -> dict[str, Mean]:
+    """Return what `means_to_json` wrote."""
     return {
         name: Mean(**{end: math.nan if (value := mean[end]) is None else float(value) for end in ENDS})
         for name, mean in data.items()

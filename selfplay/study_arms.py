@@ -59,6 +59,13 @@ GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     # The same games and starts, but each role is paid what both won, halved.
     "haggle_shared": (*HAGGLE, *SHARED),
     "deal_shared": (*DEAL, *SHARED),
+    "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions"),
+    # Whom the policy meets at deal, where holding out pays against a partner that gives in; the arm deal is mirror.
+    "deal_frozen": (*DEAL, "partner=frozen", "checkpoints.keep=2"),
+    "deal_league": (
+        *(*DEAL, "partner=league", "checkpoints.keep=2"),
+        *("league.save_steps=2", "league.window=4", "league.opponents=2"),
+    ),
 }
 # Every seed has a random model of its own.
 SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from selfplay.evaluate import Mean
+from selfplay.evaluate_games import means_from_json, means_to_json
 from selfplay.game_numbers import Contest
 from selfplay.skill import Skill
 from selfplay.tournament import RESULTS, Cell, Entry, Standing, Tournament
@@ -16,7 +15,6 @@ __all__ = ["TOURNAMENT", "tournament_from_json", "tournament_to_json"]
 TOURNAMENT = "tournament.json"  # in a run folder
 SCHEMA = "selfplay.tournament/1"
 COUNTS = ("num_scenarios", "num_conversations", "num_unpaid", "num_failed")
-ENDS = ("value", "low", "high")
 
 
 def tournament_to_json(tournament: Tournament) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def tournament_to_json(tournament: Tournament) -> dict[str, Any]:
                 "version": one.entry.version,
                 "rating": _skill_to_json(one.skill),
                 "role_ratings": {role: _skill_to_json(skill) for role, skill in one.role_skills.items()},
-                "numbers": _means_to_json(one.numbers),
+                "numbers": means_to_json(one.numbers),
                 **{name: getattr(one, name) for name in RESULTS},
             }
             for one in tournament.standings
@@ -44,7 +42,7 @@ def tournament_to_json(tournament: Tournament) -> dict[str, Any]:
             {
                 **{name: getattr(cell, name) for name in ("row", "column", *COUNTS, *RESULTS, "filter")},
                 "role_filters": dict(cell.role_filters),
-                "numbers": _means_to_json(cell.numbers),
+                "numbers": means_to_json(cell.numbers),
             }
             for cell in tournament.cells
         ],
@@ -68,7 +66,7 @@ def tournament_from_json(data: Mapping[str, Any]) -> Tournament:
                 entry=Entry(name=one["name"], model=one["model"], version=int(one["version"])),
                 skill=Skill(**one["rating"]),
                 role_skills={role: Skill(**skill) for role, skill in one["role_ratings"].items()},
-                numbers=_means_from_json(one["numbers"]),
+                numbers=means_from_json(one["numbers"]),
                 **{name: int(one[name]) for name in RESULTS},
             )
             for one in data["standings"]
@@ -79,7 +77,7 @@ def tournament_from_json(data: Mapping[str, Any]) -> Tournament:
                 column=cell["column"],
                 filter=cell["filter"],
                 role_filters=dict(cell["role_filters"]),
-                numbers=_means_from_json(cell["numbers"]),
+                numbers=means_from_json(cell["numbers"]),
                 **{name: int(cell[name]) for name in (*COUNTS, *RESULTS)},
             )
             for cell in data["cells"]
@@ -89,17 +87,3 @@ def tournament_from_json(data: Mapping[str, Any]) -> Tournament:
 
 def _skill_to_json(skill: Skill) -> dict[str, float]:
     return {"mu": skill.mu, "sigma": skill.sigma}
-
-
-def _means_to_json(numbers: Mapping[str, Mean]) -> dict[str, dict[str, float | None]]:
-    return {
-        name: {end: value if math.isfinite(value := getattr(mean, end)) else None for end in ENDS}
-        for name, mean in numbers.items()
-    }
-
-
-def _means_from_json(data: Mapping[str, Mapping[str, float | None]]) -> dict[str, Mean]:
-    return {
-        name: Mean(**{end: math.nan if (value := mean[end]) is None else float(value) for end in ENDS})
-        for name, mean in data.items()
-    }

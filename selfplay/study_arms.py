@@ -59,7 +59,7 @@ GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     # The same games and starts, but each role is paid what both won, halved.
     "haggle_shared": (*HAGGLE, *SHARED),
     "deal_shared": (*DEAL, *SHARED),
-    "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions"),
+    "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions", "env.candidates=4", "env.questions=3"),
     # Whom the policy meets at deal, where holding out pays against a partner that gives in; the arm deal is mirror.
     "deal_frozen": (*DEAL, "partner=frozen", "checkpoints.keep=2"),
     "deal_league": (

@@ -49,23 +49,21 @@ GAME_COLUMNS = {
 GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "game/protocol_ok": "form kept"}
 # Each goes on from its own supervised start, which these commands made (see docs/results/games.md):
 #   sft from=scripted env=NAME out=runs/sft-NAME ...
+POINTING = ("model=sft-pointing", "env=pointing", "env.difficulty=easy")
 HAGGLE = ("model=sft-haggle", "env=haggle")
 DEAL = ("model=sft-deal", "env=deal", "env.max_turns=4")
 SHARED = ("rewards.payoff=0", "rewards.shared_payoff=1")
 GAME_ARMS: Mapping[str, tuple[str, ...]] = {
-    "pointing": ("model=sft-pointing", "env=pointing", "env.difficulty=easy"),
+    "pointing": POINTING,
     "haggle": HAGGLE,
     "deal": DEAL,
     # The same games and starts, but each role is paid what both won, halved.
     "haggle_shared": (*HAGGLE, *SHARED),
     "deal_shared": (*DEAL, *SHARED),
     "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions", "env.candidates=4", "env.questions=3"),
-    # Whom the policy meets at deal, where holding out pays against a partner that gives in; the arm deal is mirror.
-    "deal_frozen": (*DEAL, "partner=frozen", "checkpoints.keep=2"),
-    "deal_league": (
-        *(*DEAL, "partner=league", "checkpoints.keep=2"),
-        *("league.save_steps=2", "league.window=4", "league.opponents=2"),
-    ),
+    # Whom the policy meets; the arm pointing is mirror.
+    "pointing_frozen": (*POINTING, "partner=frozen"),
+    "pointing_league": (*POINTING, "partner=league", "league.save_steps=2", "league.window=4", "league.opponents=2"),
 }
 # Every seed has a random model of its own.
 SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {

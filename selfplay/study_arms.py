@@ -52,6 +52,8 @@ GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "g
 POINTING = ("model=sft-pointing", "env=pointing", "env.difficulty=easy")
 HAGGLE = ("model=sft-haggle", "env=haggle")
 DEAL = ("model=sft-deal", "env=deal", "env.max_turns=4")
+LETTERS_ASKED = ("model=sft-demand", "env=demand", "steps=24", "learner.learning_rate=0.0002", "kl.target=0.3")
+PAST = ("partner=league", "league.save_steps=2", "league.window=4", "league.opponents=2")
 SHARED = ("rewards.payoff=0", "rewards.shared_payoff=1")
 GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     "pointing": POINTING,
@@ -61,9 +63,13 @@ GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     "haggle_shared": (*HAGGLE, *SHARED),
     "deal_shared": (*DEAL, *SHARED),
     "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions", "env.candidates=4", "env.questions=3"),
-    # Whom the policy meets; the arm pointing is mirror.
+    # A reply is one letter, which is far from its start sooner than a sentence is: more KL a token, and more updates.
+    "demand": LETTERS_ASKED,
+    # Whom the policy meets; the arms pointing and demand are mirror.
     "pointing_frozen": (*POINTING, "partner=frozen"),
-    "pointing_league": (*POINTING, "partner=league", "league.save_steps=2", "league.window=4", "league.opponents=2"),
+    "pointing_league": (*POINTING, *PAST),
+    "demand_frozen": (*LETTERS_ASKED, "partner=frozen"),
+    "demand_league": (*LETTERS_ASKED, *PAST),
 }
 # Every seed has a random model of its own.
 SIGNAL_ARMS: Mapping[str, tuple[str, ...]] = {

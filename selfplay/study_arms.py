@@ -46,7 +46,7 @@ GAME_COLUMNS = {
     "game/protocol_ok": "form kept",
     "game/turns": "turns",
 }
-GAME_PANELS = {"game/payoff": "payoff", "game/success": "share of games won", "game/protocol_ok": "form kept"}
+GAME_PANELS = {"game/payoff": "payoff", "game/success": "share that reached the aim", "game/protocol_ok": "form kept"}
 # Each goes on from its own supervised start, which these commands made (see docs/results/games.md):
 #   sft from=scripted env=NAME out=runs/sft-NAME ...
 POINTING = ("model=sft-pointing", "env=pointing", "env.difficulty=easy")

@@ -43,8 +43,8 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
   chat               what the defaults of `train` teach: one arm, chat
   signal             how often two copies of a random model find a code: arms signal, no_entropy_bonus, symbols_8
   league             whom a policy meets: itself, itself before training, or a league of its past; at kuhn and demand
-  games              what self-play adds to a supervised start at games with a truth: arms pointing, haggle, deal, demand,
-                     twenty_questions; deal and haggle with a _shared reward; pointing and demand against the
+  games              what self-play adds to a supervised start at games with a truth: arms pointing, haggle, deal,
+                     demand, twenty_questions; deal and haggle with a _shared reward; pointing and demand against the
                      policy before training (_frozen) or a _league of its past; they need the models of
                      `sft ... out=runs/sft-NAME`
   out=FOLDER         where all of it goes (default: runs/study-NAME)

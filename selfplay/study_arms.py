@@ -65,6 +65,7 @@ GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     "twenty_questions": ("model=sft-twenty_questions", "env=twenty_questions", "env.candidates=4", "env.questions=3"),
     # A reply is one letter, which is far from its start sooner than a sentence is: more KL a token, and more updates.
     "demand": LETTERS_ASKED,
+    "demand_held": (*LETTERS_ASKED, "kl.controller=fixed", "kl.coefficient=1"),
     # Whom the policy meets; the arms pointing and demand are mirror.
     "pointing_frozen": (*POINTING, "partner=frozen"),
     "pointing_league": (*POINTING, *PAST),

@@ -31,7 +31,7 @@ def test_commands_are_understood(tmp_path, monkeypatch, capsys):
     assert len(asked) == 5
     for command in asked:
         # The start that `sft` would make is not there.
-        words = shlex.split(command.replace("model=start", "model=tiny"))
+        words = shlex.split(command.replace("model=lost_key-start", "model=tiny"))
         assert main([*words, "--dry-run"]) == 0
         assert "lost_key.py:LostKey" in capsys.readouterr().out
 

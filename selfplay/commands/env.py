@@ -94,8 +94,8 @@ def _new(line: CommandLine) -> int:
         f"{program} env check {place}",
         f"python -m pytest {written.test}",
         f"{program} play env={place} players.guide=scripted players.seeker=human",
-        f"{program} sft from=scripted env={place} out=runs/start",
-        f"{program} train env={place} model=start -r payoff=1 out=runs/{name}",
+        f"{program} sft from=scripted env={place} out=runs/{name}-start",
+        f"{program} train preset=game env={place} model={name}-start out=runs/{name}",
         f"{program} eval {name}",
     ):
         print(f"  {command}")

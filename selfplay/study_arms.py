@@ -66,6 +66,7 @@ GAME_ARMS: Mapping[str, tuple[str, ...]] = {
     # A reply is one letter, which is far from its start sooner than a sentence is: more KL a token, and more updates.
     "demand": LETTERS_ASKED,
     "demand_held": (*LETTERS_ASKED, "kl.controller=fixed", "kl.coefficient=1"),
+    "demand_short": (*LETTERS_ASKED, "steps=12"),  # the same updates, and no more
     # Whom the policy meets; the arms pointing and demand are mirror.
     "pointing_frozen": (*POINTING, "partner=frozen"),
     "pointing_league": (*POINTING, *PAST),

@@ -45,8 +45,8 @@ Stopped and called again, it goes on: finished runs are kept, an interrupted one
   league             whom a policy meets: itself, itself before training, or a league of its past; at kuhn and demand
   games              what self-play adds to a supervised start at games with a truth: arms pointing, haggle, deal,
                      demand, twenty_questions; deal and haggle with a _shared reward; demand _held by a fixed KL
-                     coefficient, or _short; pointing and demand against the policy before training (_frozen) or a _league of its
-                     past; they need the models of `sft ... out=runs/sft-NAME`
+                     coefficient, or _short; pointing and demand against the policy before training (_frozen) or a
+                     _league of its past; they need the models of `sft ... out=runs/sft-NAME`
   out=FOLDER         where all of it goes (default: runs/study-NAME)
   seeds=0,1,2        one run of every arm for each
   arms=no_kl,adaptive   some of the arms

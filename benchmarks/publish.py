@@ -22,9 +22,9 @@ from rewards.asking import Question
 from selfplay.cluster.model_files import ModelFiles
 from selfplay.cluster.ray_cluster import RayCluster
 from selfplay.interfaces import Update
+from selfplay.play_plan import play_plan
 from selfplay.score import WeightedReward
 from selfplay.train_settings import TrainSettings
-from selfplay.training_run import play_plan
 
 DEFAULTS = {"model": "smollm2-135m", "method": "full", "workers": 1, "repeats": 10, "threads": 0}
 HEADER = ("method", "workers", "first s", "median s", "range s", "learner GiB", "play worker GiB")

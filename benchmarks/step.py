@@ -37,9 +37,9 @@ from selfplay.cluster.model_files import ModelFiles
 from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, id_order
 from selfplay.interfaces import Sampling, Update
+from selfplay.play_plan import play_plan
 from selfplay.score import WeightedReward
 from selfplay.train_settings import TrainSettings
-from selfplay.training_run import play_plan
 
 DEFAULTS = {
     "conversations": 16,

@@ -29,6 +29,8 @@ from rewards.asking import Question
 from rewards.repetition import ConversationRepetition, UtteranceRepetition
 from rewards.sentiment import Sentiment
 from selfplay import alarms
+from selfplay.alarms_reading import Reading
+from selfplay.alarms_to_read import conversations_to_read
 from selfplay.config import resolve, to_yaml
 from selfplay.dealing import Dealer
 from selfplay.dialog import Conversation, ScoredConversation, Scores
@@ -37,11 +39,11 @@ from selfplay.interfaces import Likelihood, TokenNumbers
 from selfplay.metrics import step_metrics
 from selfplay.play import Match
 from selfplay.plugins import source_digest
+from selfplay.run_evaluation import EVALUATION
 from selfplay.run_folder import ALARMS, MANIFEST, now
 from selfplay.score import Term, WeightedReward, has_failed, score
 from selfplay.store import RunWriter
 from selfplay.train_settings import RewardSpec, TrainSettings
-from selfplay.training_run import EVALUATION
 
 __all__ = ["PhraseTokenizer", "StoredRun", "write_run"]
 
@@ -334,8 +336,8 @@ class StoredRun:
                 "meaning": "length may be what is rewarded",
             },
         }  # fmt: skip
-        reading = alarms.Reading(name=due[step], **readings[due[step]])  # type: ignore[arg-type]
-        look_at = alarms.conversations_to_read(reading, scored, {})
+        reading = Reading(name=due[step], **readings[due[step]])  # type: ignore[arg-type]
+        look_at = conversations_to_read(reading, scored, {})
         run = self.writer.name
         record = alarms.alarm_to_json(reading, step=step, at=now(), run=run, look_at=look_at)
         alarms.append_alarms(self.writer.folder / f"{ALARMS}.jsonl", [record])

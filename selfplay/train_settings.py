@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from selfplay.alarms import AlarmsGroup
+from selfplay.alarms_settings import AlarmsGroup
 from selfplay.config import (
     WRITTEN_PATH,
     EngineSettings,

@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from selfplay.alarms import (
-    AlarmsGroup,
-    Watch,
-    alarm_metrics,
-    alarm_to_json,
-    append_alarms,
-    conversations_to_read,
-    read_alarms,
-    replay,
-)
+from selfplay.alarms import alarm_metrics, alarm_to_json, append_alarms, read_alarms, replay
+from selfplay.alarms_reading import Watch
+from selfplay.alarms_settings import AlarmsGroup
+from selfplay.alarms_to_read import conversations_to_read
 from selfplay.config import resolve
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Scores, Turn
 from selfplay.errors import UserError

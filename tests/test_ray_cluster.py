@@ -15,8 +15,8 @@ from selfplay.cluster.model_files import ModelFiles
 from selfplay.dialog import Scores
 from selfplay.errors import UserError
 from selfplay.interfaces import Update
+from selfplay.play_plan import play_plan
 from selfplay.score import WeightedReward
-from selfplay.training_run import play_plan
 
 ray = pytest.importorskip("ray")
 

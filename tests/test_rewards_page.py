@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from envs.chitchat import ChitChat
-from selfplay.alarms import AlarmName
+from selfplay.alarms_settings import AlarmName
 from selfplay.commands import main
 from selfplay.contracts import check_reward
 from selfplay.dialog import Conversation, Scenario, Turn

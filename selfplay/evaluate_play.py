@@ -17,11 +17,11 @@ from selfplay.evaluate import Measured
 from selfplay.experience import trace
 from selfplay.interfaces import Env, Game, Likelihood, Weights
 from selfplay.play import Match, make_group
+from selfplay.play_plan import fixed_players, play_plan
 from selfplay.players import CHANCE, HUMAN, POLICY, SCRIPTED
 from selfplay.run_reader import RunReader
 from selfplay.score import WeightedReward, score
 from selfplay.train_settings import TrainSettings
-from selfplay.training_run import fixed_players, play_plan
 
 __all__ = ["BASE", "SELF", "Evaluated", "check_opponents", "game_matches", "reference_matches", "reference_players"]
 

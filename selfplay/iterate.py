@@ -41,11 +41,12 @@ from selfplay.iterate_settings import (
     seed_of,
     train_settings,
 )
+from selfplay.run_evaluation import evaluated_version
 from selfplay.run_folder import now
 from selfplay.score import WeightedReward, check_failures
 from selfplay.store import RunWriter
 from selfplay.train_settings import RewardSpec, TrainSettings
-from selfplay.training_run import Result, TrainingRun, evaluated_version
+from selfplay.training_run import Result, TrainingRun
 from selfplay.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Iteration:
         from selfplay.cluster.learner_host import unscored
         from selfplay.cluster.model_files import ModelFiles
         from selfplay.cluster.play_worker import PlayWorker
-        from selfplay.training_run import play_plan
+        from selfplay.play_plan import play_plan
 
         settings, tools = self.settings, self.tools
         model = self._policy(place)
@@ -165,7 +166,7 @@ class Iteration:
     def _matches(self, place: Round, plain: TrainSettings) -> list[Any]:
         """Return the conversations of a round: several on each training scenario, with ids that no other round has."""
         from selfplay.play import make_group
-        from selfplay.training_run import dealer_of
+        from selfplay.play_plan import dealer_of
 
         settings = self.settings
         dealer = dealer_of(plain, self.tools.env)

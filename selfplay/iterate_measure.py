@@ -15,10 +15,10 @@ from selfplay.experience import trace
 from selfplay.interfaces import Likelihood
 from selfplay.iterate_rounds import Round, write_result
 from selfplay.iterate_settings import RM, TWIN, IterateSettings, reward_model_spec, seed_of
+from selfplay.run_evaluation import EVALUATION, evaluated_version
 from selfplay.run_reader import RunReader
 from selfplay.score import as_played, prepare, score
 from selfplay.train_settings import RewardSpec
-from selfplay.training_run import EVALUATION, evaluated_version
 
 if TYPE_CHECKING:
     from selfplay.iterate import Tools

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from selfplay.errors import UserError
 from selfplay.iterate_settings import IterateSettings
+from selfplay.run_evaluation import evaluated_version
 from selfplay.run_reader import RunReader
-from selfplay.training_run import evaluated_version
 from selfplay.whole_files import reason, write_whole
 
 __all__ = ["NothingToLearnError", "Round", "Stage", "read_result", "write_result"]

@@ -36,11 +36,12 @@ from selfplay.players import PlayerSettings, make_players
 from selfplay.reward_model.dialogs import Dialog, dialog_of
 from selfplay.reward_model.examples import Example, split_examples
 from selfplay.reward_model.info import RECORD
+from selfplay.run_evaluation import evaluated_version
 from selfplay.run_reader import RunReader
 from selfplay.score import WeightedReward, has_failed, prepare
 from selfplay.store import RunWriter
 from selfplay.train_settings import RewardSpec
-from selfplay.training_run import TrainingRun, evaluated_version
+from selfplay.training_run import TrainingRun
 from selfplay.whole_files import write_whole
 
 __all__ = ["STUDY", "BestOfResult", "Point", "Tools", "TrainingResult", "read_results", "run_cell", "run_cells"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -284,15 +284,18 @@ class RunWriter:
         finally:
             self._lock.release()
 
-    def discard(self, *, also: str = "") -> None:
+    def discard(self, *, also: Collection[str] = ()) -> None:
         """Take back a run in which nothing was stored: what `create` made goes, anything else stays.
 
-        also: a folder of the run that its owner made meanwhile.
+        also: folders and files of the run that its owner made meanwhile.
         """
         if self._counts or not self._made:
             return
-        if also and (self.folder / also).is_dir():
-            shutil.rmtree(self.folder / also, ignore_errors=True)
+        for path in (self.folder / name for name in also):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         self.close("failed")
         kept = [f"{SOURCES}/{digest.removeprefix('sha256:')}.py" for digest in self._manifest["sources"].values()]
         for path in (*(self.folder / name for name in (MANIFEST, CONFIG, *kept)), *self._tokenizers):

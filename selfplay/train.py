@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,22 @@ class Deals(Protocol):
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """Somebody asked the run to end; the learner is between two updates."""
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """The wish of a person or an alarm that a run end between two stages, with a checkpoint."""
+
+    is_made: bool = False
+
+    def make(self) -> None:
+        """Ask for it; may be called from a signal handler."""
+        self.is_made = True
+
+    def check(self) -> None:
+        """Raise `Stopped` if it was asked for."""
+        if self.is_made:
+            raise Stopped
 
 
 def train(settings: TrainSettings, *, dealer: Deals, cluster: Cluster, record: Record, first: int = 0) -> None:

@@ -2,87 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from selfplay import alarms, checkpoint, models
+from selfplay import base_evaluation, checkpoint, models
+from selfplay.alarms_settings import AlarmsGroup
 from selfplay.cluster.model_files import ModelFiles
-from selfplay.cluster.play_worker import PlayPlan
 from selfplay.config import to_yaml
-from selfplay.dealing import Dealer
-from selfplay.dialog import Conversation, ScoredConversation, id_order
 from selfplay.errors import UserError
-from selfplay.evaluate import Comparison, Measured, compare, comparison_to_json
-from selfplay.interfaces import Cluster, Env, Sampling, Update
+from selfplay.evaluate import Comparison
+from selfplay.interfaces import Env
 from selfplay.league_run import LeagueRun
-from selfplay.metrics import Loggers, open_loggers, step_metrics
-from selfplay.players import SCRIPTED
+from selfplay.metrics import TENSORBOARD_FOLDER, WANDB_ID_FILE, Loggers, open_loggers
+from selfplay.play_plan import dealer_of, play_plan
 from selfplay.plugins import spec_of
 from selfplay.reward_trial import try_rewards
-from selfplay.run_folder import ALARMS, now
+from selfplay.run_evaluation import EvaluationDeals, RunEvaluation, evaluated_version
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader, RunWriter
-from selfplay.train import Stopped, train
+from selfplay.train import Stopped, StopRequest, train
 from selfplay.train_settings import RewardSpec, TrainSettings, check_gates
-from selfplay.whole_files import write_whole
+from selfplay.trainable import check_trainable
+from selfplay.training_record import TrainingRecord
+from selfplay.training_screen import Screen, Silence
 
-EVALUATION = "evaluation.json"
+__all__ = ["BASE", "Result", "TrainingRun", "check_trainable", "default_name"]
+
 BASE = "base"  # the start of a model without a folder, for its adapters
-
-
-class Screen(Protocol):
-    """Where a person sees how far a run is."""
-
-    def say(self, text: str) -> None:
-        """Show one line."""
-        ...
-
-    def start_step(self, step: int, version: int) -> None:
-        """A step begins to be played."""
-        ...
-
-    def doing(self, what: str, *, conversations: int = 0) -> None:
-        """Something other than a step begins, such as "evaluating"."""
-        ...
-
-    def conversation(self, conversation: Conversation) -> None:
-        """A conversation has ended."""
-        ...
-
-    def learning(self) -> None:
-        """The learner works."""
-        ...
-
-    def end_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A step is over."""
-        ...
-
-
-class Silence:
-    """A screen that shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def start_step(self, step: int, version: int) -> None:
-        """Show nothing."""
-
-    def doing(self, what: str, *, conversations: int = 0) -> None:
-        """Show nothing."""
-
-    def conversation(self, conversation: Conversation) -> None:
-        """Show nothing."""
-
-    def learning(self) -> None:
-        """Show nothing."""
-
-    def end_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show nothing."""
+# What a run makes besides what its writer does, before its first conversation.
+MADE = (BASE, checkpoint.CHECKPOINTS, checkpoint.LEAGUE, TENSORBOARD_FOLDER, WANDB_ID_FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +63,7 @@ class TrainingRun:
     is_new: bool
     screen: Screen = field(default_factory=Silence)
     cluster: Any = None  # a Cluster with facts, events and tokenizers, while it trains
-    _is_asked_to_stop: bool = False
+    _stop: StopRequest = field(default_factory=StopRequest)
 
     @classmethod
     def create(
@@ -172,7 +125,7 @@ class TrainingRun:
         version: of the checkpoint; None: the newest.  Raises UserError if the run has no such checkpoint, it is
         damaged, or a living process is writing the run.
         """
-        check_trainable(settings, env)
+        check_trainable(settings, env, goes_on=True)
         if checkpoint.newest(folder) is None:
             raise UserError(f"run {folder} has no checkpoint to go on from; start it anew")
         version = whole_checkpoint(folder, version)
@@ -189,7 +142,7 @@ class TrainingRun:
 
     def stop(self) -> None:
         """Ask the run to end after what it is doing, with a checkpoint; may be called from a signal handler."""
-        self._is_asked_to_stop = True
+        self._stop.make()
 
     def train(self) -> Result:
         """Train to the last step, or until it is stopped, and compare base and trained policy.
@@ -200,7 +153,7 @@ class TrainingRun:
             with self.writer:
                 return self._train()
         except BaseException:
-            self.writer.discard(also=BASE)
+            self.writer.discard(also=MADE)
             raise
 
     def _train(self) -> Result:
@@ -209,9 +162,82 @@ class TrainingRun:
             self.writer.add_to_manifest({**self.cluster.facts, "kl_tokens": _estimators_of_tokens(self.settings)})
             self.writer.keep_tokenizers(self.cluster.tokenizers)
             self.writer.write_config(to_yaml(self.settings))
-            return _Session(run=self, cluster=self.cluster, version=self.first).train()
+            return self._train_on(self.cluster)
         finally:
             self.cluster.close()
+
+    def _train_on(self, cluster: Any) -> Result:
+        """Train on a cluster; whatever asks it to end early gets a checkpoint, if there can be one."""
+        record = self._open_record(cluster)
+        try:
+            comparison = self._train_and_evaluate(record)
+        except Stopped:
+            record.save_now()
+            self.writer.close("interrupted")
+            return Result(folder=self.folder, version=record.version, is_stopped=True, comparison=None)
+        except UserError:
+            # What is wrong with the conversations is nothing against the learner; if it is the learner, this fails.
+            with suppress(Exception):
+                record.save_now()
+            raise
+        finally:
+            record.loggers.close()
+        return Result(folder=self.folder, version=record.version, is_stopped=False, comparison=comparison)
+
+    def _open_record(self, cluster: Any) -> TrainingRecord:
+        settings = self.settings
+        manifest = {"run": self.folder.name, "settings": settings.model_dump(mode="json", by_alias=True)}
+        loggers = open_loggers(settings.log, self.folder, manifest, first_step=self.first)
+        return TrainingRecord(
+            settings=settings,
+            rewards=self.rewards,
+            writer=self.writer,
+            screen=self.screen,
+            cluster=cluster,
+            loggers=Loggers(loggers, say=self.screen.say),
+            stop=self._stop,
+            lines=[] if self.is_new else [*RunReader(self.folder).metrics()],
+            is_in_place=self.is_new,
+            version=self.first,
+        )
+
+    def _train_and_evaluate(self, record: TrainingRecord) -> Comparison | None:
+        settings, cluster = self.settings, self.cluster
+        dealer = dealer_of(settings, self.env)
+        if settings.partner == "league":
+            record.league = LeagueRun.begin(self.folder, settings, dealer=dealer, cluster=cluster, say=self.screen.say)
+        deals = record.league or dealer
+        evaluation = self._evaluation(record, deals)
+        # The base is played before anything is restored: version 0 is the base.
+        base = evaluation.of_base()
+        if not self.is_new:
+            newest = checkpoint.newest(self.folder)
+            assert newest is not None
+            record.restore(newest)
+        train(settings, dealer=deals, cluster=cluster, record=record, first=record.version)
+        trained = evaluation.of_trained(record.version)
+        if not base or not trained:
+            return None
+        return evaluation.compare(base, trained, version=record.version, seed=settings.seed)
+
+    def _evaluation(self, record: TrainingRecord, deals: EvaluationDeals) -> RunEvaluation:
+        known = {**self.cluster.facts, "start_weights": self.writer.recorded("start_weights")}
+        return RunEvaluation(
+            num_conversations=self.settings.evaluation.conversations,
+            dealer=deals,
+            cluster=self.cluster,
+            writer=self.writer,
+            screen=self.screen,
+            terms={weighted.name: weighted.term for weighted in self.rewards},
+            watch=record.watch,
+            fingerprint=partial(
+                base_evaluation.fingerprint,
+                described(self.settings, env=self.env, rewards=self.rewards),
+                env=self.env,
+                rewards=self.rewards,
+                facts=known,
+            ),
+        )
 
     def _check_start(self, model: ModelFiles) -> None:
         """Refuse to go on from other weights than the run started from: its reference would be another one."""
@@ -276,32 +302,10 @@ def whole_checkpoint(folder: Path, version: int | None) -> int:
         raise UserError(f"{error}{advice}") from error
 
 
-def evaluated_version(folder: Path) -> int | None:
-    """Return which version of a run its evaluation is of; None: it has none."""
-    try:
-        version = json.loads((folder / EVALUATION).read_text(encoding="utf-8")).get("version")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return version if isinstance(version, int) else None
-
-
-def check_trainable(settings: TrainSettings, env: Env) -> None:
-    """Raise UserError if no role is left to the policy, or a role is unknown."""
-    from selfplay.written import nearest
-
-    for role, name in settings.players.items():
-        if role not in env.roles:
-            raise UserError(f"players.{role}: env {env.name} has no such role{nearest(role, list(env.roles))}")
-        if name == "human":
-            raise UserError(f"players.{role}=human: a person plays with `play`; nobody can sit through training")
-    if not set(env.roles) - {role for role, name in settings.players.items() if name != "policy"}:
-        raise UserError(f"players: every role of env {env.name} is taken, so no policy would be trained; free one")
-
-
 def _check_verifiable(settings: TrainSettings, names: Sequence[str]) -> None:
     """Refuse an alarm about a reward that is not there, but for what it is about unless told."""
     for name in settings.alarms.verifiable:
-        if name not in (*names, *alarms.AlarmsGroup().verifiable):
+        if name not in (*names, *AlarmsGroup().verifiable):
             raise UserError(f"alarms.verifiable: {name!r} is no reward of this run; they are {', '.join(names)}")
 
 
@@ -312,249 +316,6 @@ def _estimators_of_tokens(settings: TrainSettings) -> dict[str, str]:
     return {"train": "full" if is_exact else "k1", "held_out": "k1"}
 
 
-def play_plan(settings: TrainSettings, *, env: Env, model: ModelFiles, rewards: Sequence[WeightedReward]) -> PlayPlan:
-    """Return what a play worker of these settings needs."""
-    cheap = tuple(weighted for weighted in rewards if weighted.is_cheap)
-    return PlayPlan(
-        env=env,
-        model=model,
-        rewards=cheap,
-        reward_timeout_seconds=settings.reward_timeout_seconds,
-        fixed=fixed_players(settings) | _scripted_opponents(settings),
-        has_frozen=settings.partner != "mirror",
-        uses_adapters=settings.learner.method == "lora",
-        plays_adapters=settings.partner == "league" and settings.learner.method == "lora",
-        view=settings.view,
-        sampling=Sampling(**settings.sampling.model_dump()),
-        device=settings.engine.device,
-        dtype=settings.engine.dtype,
-        threads=settings.engine.threads,
-        max_batch=settings.engine.max_batch,
-        concurrency=settings.engine.concurrency,
-    )
-
-
-def _scripted_opponents(settings: TrainSettings) -> dict[str, str]:
-    """Return the scripted player under a name that is no role's, where the league draws it."""
-    is_drawn = settings.partner == "league" and settings.league.scripted_ratio > 0
-    return {"a league's opponent": SCRIPTED} if is_drawn else {}
-
-
-def dealer_of(settings: TrainSettings, env: Env) -> Dealer:
-    """Return who deals the matches of these settings, in training and in evaluation."""
-    return Dealer(
-        env=env,
-        seed=settings.seed,
-        conversations=settings.conversations,
-        group_size=settings.group_size,
-        partner=settings.partner,
-        fixed=fixed_players(settings),
-    )
-
-
-def fixed_players(settings: TrainSettings) -> dict[str, str]:
-    """Return role -> player for the roles that are never the policy's."""
-    return {role: name for role, name in settings.players.items() if name != "policy"}
-
-
 def default_name(env: str, model: str) -> str:
     """Return the name of a run that was given none, such as "chitchat-smollm2-135m-1122-093000"."""
     return f"{env}-{Path(model).name.replace(':', '-').replace('@', '-')}-{time.strftime('%m%d-%H%M%S')}"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Session:
-    """The part of a run that has its cluster; implements `selfplay.train.Record`."""
-
-    run: TrainingRun
-    cluster: Any  # a Cluster with facts, events and tokenizers
-    version: int = 0  # updates made
-    saved: int = -1  # version of the newest checkpoint
-    is_restored: bool = False  # whether the learner is where the newest checkpoint was
-    _lines: list[alarms.Line] = field(default_factory=list)  # metrics of every step of the run so far
-    _warned: set[str] = field(default_factory=set)
-    _played: float = 0.0  # when the step's conversations were complete, and scored
-    _started: float = 0.0
-    _loggers: Loggers | None = None
-    _league: LeagueRun | None = None
-
-    def train(self) -> Result:
-        run, settings = self.run, self.run.settings
-        manifest = {"run": run.folder.name, "settings": settings.model_dump(mode="json", by_alias=True)}
-        loggers = open_loggers(settings.log, run.folder, manifest, first_step=run.first)
-        self._loggers = Loggers(loggers, say=run.screen.say)
-        self._lines = [] if run.is_new else [*RunReader(run.folder).metrics()]
-        try:
-            return self._train()
-        except Stopped:
-            self._save_now()
-            run.writer.close("interrupted")
-            return Result(folder=run.folder, version=self.version, is_stopped=True, comparison=None)
-        except UserError:
-            # What is wrong with the conversations is nothing against the learner; if it is the learner, this fails.
-            with suppress(Exception):
-                self._save_now()
-            raise
-        finally:
-            self._loggers.close()
-
-    def _save_now(self) -> None:
-        """Write a checkpoint of where the learner is, between two updates, if there is none yet."""
-        if self.version != self.saved and (self.is_restored or self.run.is_new):
-            self.save(self.version, self.cluster.save)
-
-    def _train(self) -> Result:
-        run, settings, cluster = self.run, self.run.settings, self.cluster
-        dealer: Dealer | LeagueRun = dealer_of(settings, run.env)
-        if isinstance(dealer, Dealer) and settings.partner == "league":
-            dealer = self._league = LeagueRun.begin(
-                run.folder, settings, dealer=dealer, cluster=cluster, say=run.screen.say
-            )
-        # The base is played before anything is restored: version 0 is the base.
-        base = self._evaluate(dealer, version=0, is_stored=run.is_new)
-        if not run.is_new:
-            newest = checkpoint.newest(run.folder)
-            assert newest is not None
-            self.version = self.saved = cluster.restore(newest)
-            if self._league is not None:
-                self._league.restore(newest)
-            self.is_restored = True
-        train(settings, dealer=dealer, cluster=cluster, record=self, first=self.version)
-        trained = self._evaluate(dealer, version=self.version, is_stored=True)
-        comparison = compare(base, trained, seed=settings.seed) if base and trained else None
-        if comparison is not None:
-            text = json.dumps({"version": self.version, **comparison_to_json(comparison)}, indent=2)
-            write_whole(run.folder / EVALUATION, text.encode() + b"\n")
-        return Result(folder=run.folder, version=self.version, is_stopped=False, comparison=comparison)
-
-    def _evaluate(self, dealer: Dealer | LeagueRun, *, version: int, is_stored: bool) -> list[Measured]:
-        run, cluster = self.run, self.cluster
-        num = run.settings.evaluation.conversations
-        if not num:
-            return []
-        run.screen.doing(f"evaluating version {version} on held-out scenarios", conversations=num)
-        matches = dealer.evaluation(version, conversations=num)
-        played = sorted(self.watch(cluster.play(matches)), key=lambda conversation: id_order(conversation.id))
-        scored = cluster.score(played)
-        likelihoods = {found.conversation: found for found in cluster.measure(played)}
-        if is_stored:
-            self.keep(scored)
-            for conversation in played:
-                if conversation.id in likelihoods:
-                    run.writer.add_likelihood(conversation, likelihoods[conversation.id], by=f"learner@{version}")
-        return [
-            Measured(scored=one, likelihood=likelihoods[one.conversation.id])
-            for one in scored
-            if one.conversation.id in likelihoods
-        ]
-
-    # ----- selfplay.train.Record -----
-
-    def start(self, step: int) -> None:
-        self._check_stop()
-        self._started = time.perf_counter()
-        self.run.screen.start_step(step, self.version)
-
-    def watch(self, conversations: Iterator[Conversation]) -> Iterator[Conversation]:
-        for conversation in conversations:
-            self._check_stop()
-            self.run.screen.conversation(conversation)
-            yield conversation
-
-    def keep(self, scored: Sequence[ScoredConversation]) -> None:
-        terms = {weighted.name: weighted.term for weighted in self.run.rewards}
-        for one in scored:
-            self.run.writer.append(one.conversation, one, terms=terms)
-        self._played = time.perf_counter()
-        self._check_stop()
-        self.run.screen.learning()
-
-    def finish(self, step: int, scored: Sequence[ScoredConversation], update: Update, *, num_stale: int) -> None:
-        run, ended = self.run, time.perf_counter()
-        self.version = update.version
-        metrics = step_metrics(
-            scored,
-            play_seconds=self._played - self._started,
-            learn_seconds=ended - self._played,
-            rewards=run.rewards,
-            update={**update.metrics, **self.cluster.events},
-            stale_dropped=num_stale,
-        )
-        if self._league is not None:
-            conversations = [one.conversation for one in scored]
-            metrics |= self._league.finish(step, conversations, version=update.version)
-        readings = alarms.read_alarms([*self._lines, {"step": step, **metrics}], self._watch())
-        metrics |= alarms.alarm_metrics(readings)
-        self._lines.append({"step": step, **metrics})
-        run.writer.log_metrics(step, metrics)
-        for one in scored:
-            run.writer.add_tokens(one.conversation, update.tokens.get(one.conversation.id, {}))
-        for id, data in update.notes.items():
-            run.writer.annotate(id, by=f"learner@{update.version}", kind="learner", data=dict(data))
-        assert self._loggers is not None
-        self._loggers.log(step, metrics)
-        for warning in update.warnings:
-            text = warning.partition(": ")[2] or warning  # what it says, whatever the version
-            if text not in self._warned:
-                self._warned.add(text)
-                run.screen.say(f"warning: {warning}")
-        run.screen.end_step(step, metrics)
-        self._tell(step, readings, scored, update)
-
-    def _watch(self) -> alarms.Watch:
-        settings = self.run.settings
-        return alarms.Watch(
-            settings=settings.alarms,
-            weights={weighted.name: weighted.weight for weighted in self.run.rewards if not weighted.is_gate},
-            kl_target=settings.kl.steered_to,
-        )
-
-    def _tell(
-        self, step: int, readings: Sequence[alarms.Reading], scored: Sequence[ScoredConversation], update: Update
-    ) -> None:
-        """Say and store the alarms that begin or end at this step, and stop for those that the settings name."""
-        run = self.run
-        name = run.folder.name if run.folder.parent == run.settings.runs else str(run.folder)
-        changed = [reading for reading in readings if reading.has_begun or reading.has_ended]
-        records = [
-            alarms.alarm_to_json(
-                reading,
-                step=step,
-                at=now(),
-                run=name,
-                look_at=alarms.conversations_to_read(reading, scored, update.notes) if reading.is_on else [],
-            )
-            for reading in changed
-        ]
-        alarms.append_alarms(run.folder / f"{ALARMS}.jsonl", records)
-        for record in records:
-            run.screen.say(record["text"])
-        for reading in changed:
-            # After the last step there is nothing to stop but the evaluation.
-            if reading.has_begun and reading.name in run.settings.alarms.stop_on and step + 1 < run.settings.steps:
-                run.screen.say(f"stopping with a checkpoint: {reading.name} is in alarms.stop_on")
-                run.stop()
-
-    def save(self, version: int, fill: Callable[[Path], None]) -> None:
-        run = self.run
-        info: dict[str, Any] = {"model": run.settings.model, "method": run.settings.learner.method}
-        checkpoint.write(run.folder, version, self._with_league(fill), info=info, keep=run.settings.checkpoints.keep)
-        self.saved = version
-
-    def _with_league(self, fill: Callable[[Path], None]) -> Callable[[Path], None]:
-        league = self._league
-        if league is None:
-            return fill
-
-        def fill_all(folder: Path) -> None:
-            fill(folder)
-            league.save(folder)
-
-        return fill_all
-
-    def _check_stop(self) -> None:
-        if self.run._is_asked_to_stop:
-            raise Stopped
-
-
-__all__ = ["Cluster", "Result", "Screen", "Silence", "TrainingRun", "default_name", "fixed_players", "play_plan"]

@@ -542,6 +542,15 @@ def test_discard_leaves_a_folder_that_was_there_before(tmp_path):
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "parent"]
 
 
+def test_discard_takes_what_the_owner_made_and_only_that(tmp_path):
+    writer = RunWriter.create(tmp_path / "run", {}, "")
+    for name in ("checkpoints/000000/model", "wandb_id.txt", "notes.txt"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("")
+    writer.discard(also=("base", "checkpoints", "wandb_id.txt"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
 def test_source_of_a_plugin_is_kept_under_its_hash(tmp_path):
     with RunWriter.create(tmp_path / "run", {}, "") as writer:
         writer.keep_source("env", b"abc")

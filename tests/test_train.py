@@ -18,11 +18,11 @@ from selfplay.dialog import Conversation, Outcome, PlayerInfo, ScoredConversatio
 from selfplay.errors import UserError
 from selfplay.function_reward import reward
 from selfplay.interfaces import Update
+from selfplay.run_evaluation import evaluated_version
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
 from selfplay.train import train as run_loop
 from selfplay.train_settings import RewardSpec, TrainSettings
-from selfplay.training_run import evaluated_version
 
 
 class Ledger:

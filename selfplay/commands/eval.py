@@ -38,13 +38,14 @@ from selfplay.evaluate_play import (
 )
 from selfplay.game_numbers import contest_of, unfitting
 from selfplay.interfaces import Game
+from selfplay.play_plan import dealer_of
 from selfplay.players import SCRIPTED
+from selfplay.run_evaluation import EVALUATION
 from selfplay.run_folder import CONFIG
 from selfplay.run_reader import find_run
 from selfplay.store import RunWriter
 from selfplay.train_settings import TrainSettings
 from selfplay.trained import checkpoint_of
-from selfplay.training_run import EVALUATION, dealer_of
 from selfplay.whole_files import write_whole
 from selfplay.written import Source
 

@@ -96,6 +96,7 @@ class League:
         self._results: Results = {}
         self._newest: Results = {}  # of the step that was recorded last
         self._met: Counter[str] = Counter()  # opponent -> conversations of that step
+        self._has_winners = False  # whether two roles of a conversation were ever paid differently
 
     # ----- who may be met -----
 
@@ -182,14 +183,15 @@ class League:
     def record(self, conversations: Sequence[Conversation]) -> None:
         """Take in a step's conversations, in the order of their ids; to be called once a step.
 
-        Those that failed, or that nobody was paid for, say nothing about results and ratings.
+        Those that failed, or that nobody was paid for, say nothing about results and ratings.  Nobody is rated before
+        the first step in which roles were paid differently: until then a tie may be all that the game has.
         """
-        self._newest, self._met = {}, Counter()
-        for conversation in conversations:
-            names = self._names(conversation)
-            self._met[_opponent(names.values())] += 1
-            if is_scored(conversation):
-                self._take_in(conversation, names)
+        names = [self._names(conversation) for conversation in conversations]
+        self._newest, self._met = {}, Counter(_opponent(one.values()) for one in names)
+        games = [_Game.of(one, by) for one, by in zip(conversations, names, strict=True) if is_scored(one)]
+        self._has_winners = self._has_winners or any(game.has_winner for game in games)
+        for game in games:
+            self._take_in(game)
         # The policy that played is about to be another.
         learner = self._ratings.get(LEARNER, {})
         self._ratings |= {LEARNER: {role: after_update(skill) for role, skill in learner.items()}} if learner else {}
@@ -198,12 +200,14 @@ class League:
     def metrics(self) -> dict[str, float]:
         """Return numbers of the newest step by their paths.
 
-        Ratings are the policy's, by role.  `league/win_rate`: points a game against others than itself, over
-        `league/games`, and `league/win_rate/PAST` and so on by their kind; absent if there was no game.
+        Ratings are the policy's, by role; absent while all roles have always been paid the same.  `league/win_rate`:
+        points a game against others than itself, over `league/games`, and `league/win_rate/PAST` and so on by their
+        kind; absent if there was no game.
         """
         num = self._met.total()
         numbers = {"league/pool": float(len(self.pool)), "league/snapshots": float(len(self._snapshots))}
-        for role, skill in self._ratings.get(LEARNER, {}).items():
+        learner = self._ratings.get(LEARNER, {}) if self._has_winners else {}
+        for role, skill in learner.items():
             numbers[f"league/rating/{role}"] = skill.mu
             numbers[f"league/rating_sigma/{role}"] = skill.sigma
         for kind in _KINDS.values():
@@ -221,13 +225,13 @@ class League:
         players = {role: conversation.players[role] for role in self._roles if role in conversation.players}
         return {role: LEARNER if player.trained else player.policy for role, player in players.items()}
 
-    def _take_in(self, conversation: Conversation, names: Mapping[str, str]) -> None:
-        assert conversation.outcome is not None
-        payoff = conversation.outcome.payoff
-        paid = {role: payoff[role] for role in names if role in payoff}
+    def _take_in(self, game: _Game) -> None:
+        names, paid = game.names, game.paid
         for role in paid:
             if names[role] == LEARNER:
                 self._count(role, paid, names)
+        if not self._has_winners:
+            return
         ranks = places({(names[role], role): paid[role] for role in paid})
         rated = rate({(name, role): self._skill(name, role) for name, role in ranks}, ranks)
         for (name, role), skill in rated.items():
@@ -267,6 +271,7 @@ class League:
             "results": _results_to_json(self._results),
             "newest": _results_to_json(self._newest),
             "met": dict(self._met),
+            "has_winners": self._has_winners,
         }
 
     @classmethod
@@ -285,7 +290,28 @@ class League:
         league._results = _results_from_json(tree["results"])
         league._newest = _results_from_json(tree["newest"])
         league._met = Counter({name: int(times) for name, times in dict(tree["met"]).items()})
+        # A league that was stored without it has rated ties too.
+        won = any(one.wins or one.losses for roles in league._results.values() for one in roles.values())
+        league._has_winners = bool(tree.get("has_winners", won))
         return league
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Game:
+    """One conversation that was paid for."""
+
+    names: Mapping[str, str]  # role -> player
+    paid: Mapping[str, float]  # role -> payoff, env units
+
+    @classmethod
+    def of(cls, conversation: Conversation, names: Mapping[str, str]) -> _Game:
+        assert conversation.outcome is not None
+        payoff = conversation.outcome.payoff
+        return cls(names=names, paid={role: payoff[role] for role in names if role in payoff})
+
+    @property
+    def has_winner(self) -> bool:
+        return bool(self.paid) and max(self.paid.values()) - min(self.paid.values()) > EQUAL
 
 
 _KINDS: Mapping[str, str] = {LEARNER: "mirror", FROZEN: "frozen", SCRIPTED: "scripted", PAST: "past"}

@@ -85,7 +85,7 @@ class LeagueRun:
     def restore(self, folder: Path) -> None:
         """Go on from the league in a checkpoint's folder, whose policy the cluster has taken over.
 
-        A snapshot that was due then and could not be written is made now.
+        A snapshot that was due then and could not be written is made now; RUN/league.json goes back too.
         Raises UserError if the league is not there, or a past policy of its pool is not whole and `league.missing` is
         stop.
         """
@@ -102,6 +102,7 @@ class LeagueRun:
         self._check_snapshots()
         self._dealt.clear()
         self._make_due_snapshot(checkpoint.version_of(folder))
+        write_whole(self.folder / LEAGUE_FILE, self._as_bytes())
         self._introduce()
 
     def _make_due_snapshot(self, version: int) -> None:

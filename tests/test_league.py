@@ -317,6 +317,47 @@ def test_the_same_policy_on_both_sides_is_even_but_for_its_roles(opponent: str):
     assert found.win_rate(opponent) == pytest.approx(0.5, abs=0.03)
 
 
+def test_nobody_is_rated_while_all_roles_are_always_paid_the_same():
+    found = league()
+    found.record([game("frozen", 1, 1), game("frozen", 0, 0, role="second"), game("learner", 1, 1)])
+    found.add(1)
+    assert found.ratings == {"past:1": {}}
+    assert found.results["frozen"] == {
+        "first": Result(ties=1, payoff=1.0, opponent_payoff=1.0),
+        "second": Result(ties=1),
+    }
+    assert not any("rating" in name for name in found.metrics())
+    # Once somebody has won, a tie counts, also one that came before in the same step.
+    found.record([game("frozen", 1, 1, step=1), game("frozen", 1, 0, step=1, index=1)])
+    tied = rate({"us": Skill(), "them": Skill()}, {"us": 1, "them": 1})
+    won = rate(tied, {"us": 1, "them": 2})
+    assert found.ratings["learner"]["first"] == after_update(won["us"])
+    found.record([game("scripted", 1, 1, step=2)])
+    assert found.ratings["scripted"]["second"].sigma < Skill().sigma
+
+
+def test_whether_anybody_ever_won_is_read_back_also_from_a_league_that_does_not_say_it():
+    for payoffs, num in (((1, 1), 0), ((1, 0), 2)):
+        found = league()
+        found.record([game("frozen", *payoffs)])
+        tree = found.to_json()
+        older = {name: value for name, value in tree.items() if name != "has_winners"}
+        for stored in (tree, older):
+            again = League.from_json(stored, settings=LeagueGroup(), seed=5)
+            again.record([game("frozen", 1, 1, step=1)])
+            assert sum("rating" in name for name in again.metrics()) == num
+            assert len(again.ratings) == num
+
+
+def test_ratings_that_an_older_league_made_of_ties_alone_are_not_told():
+    ratings = {"learner": {"first": [25.0, 3.0]}, "frozen": {"second": [25.0, 3.0]}}
+    older = {**league().to_json(), "ratings": ratings}
+    del older["has_winners"]
+    again = League.from_json(older, settings=LeagueGroup(), seed=5)
+    again.record([game("frozen", 1, 1)])
+    assert not any("rating" in name for name in again.metrics())
+
+
 # ----- restarts -----
 
 

@@ -19,7 +19,8 @@ from selfplay.dialog import Conversation, Outcome
 from selfplay.errors import UserError
 from selfplay.score import WeightedReward
 from selfplay.store import RunReader
-from selfplay.training_run import Result, Silence, TrainingRun
+from selfplay.training_run import Result, TrainingRun
+from selfplay.training_screen import Silence
 
 WORDS = (
     *("partner=league", "league.save_steps=2", "league.play_against_latest_model_ratio=0.2", "league.opponents=2"),
@@ -41,6 +42,15 @@ class Contest(Duel):
         sign = float((lead > 0) - (lead < 0))
         payoff = {"left": sign, "right": -sign}
         return Outcome(status="terminated", reason="agreement", facts={"success": sign != 0}, payoff=payoff)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Even(Contest):
+    """Both are paid the same."""
+
+    def outcome(self, conversation: Conversation) -> Outcome:
+        said = float(sum(len(turn.text) for turn in conversation.turns))
+        return Outcome(status="terminated", reason="agreement", payoff={"left": said, "right": said})
 
 
 CONTEST = {"env": Contest(), "rewards": [WeightedReward(reward=Payoff())]}
@@ -106,6 +116,15 @@ def test_going_back_to_an_older_checkpoint_moves_later_past_policies_aside(tmp_p
     assert said_in(folder) == said_in(whole)
     [aside] = (folder / "aside").iterdir()
     assert sorted(path.name for path in (aside / "league").iterdir()) == ["000004", "000006"]
+
+
+def test_going_back_without_a_step_more_leaves_the_books_of_then(tmp_path):
+    folder = tmp_path / "run"
+    train(folder, "checkpoints.keep=9")
+    then = json.loads((folder / "checkpoints/000002/league.json").read_text())
+    assert then != league_of(folder)
+    resume(folder, *WORDS, "steps=2", "evaluation.conversations=2", **CONTEST, version=2).train()
+    assert league_of(folder) == then
 
 
 def test_past_policies_are_never_trained_and_are_sampled_as_the_policy_is(tmp_path):
@@ -181,6 +200,21 @@ def test_league_run_is_evaluated_against_its_base(tmp_path, capsys, method):
         opponents = "against=base,self,scripted"
         assert main(["eval", str(tmp_path / "run"), f"at={at}", opponents, "conversations=2", "--json"]) == 0
     assert '"against": "base"' in capsys.readouterr().out
+
+
+def test_league_where_nobody_wins_has_no_ratings_also_after_a_restart(tmp_path):
+    same = {"env": Even(), "rewards": [WeightedReward(reward=Payoff())]}
+    create(tmp_path / "whole", *WORDS, **same).train()
+    run = create(tmp_path / "parts", *WORDS, **same)
+    run.screen = StopAfter(run, 2)
+    run.train()
+    resume(tmp_path / "parts", *WORDS, **same).train()
+    found = league_of(tmp_path / "whole")
+    assert found == league_of(tmp_path / "parts")
+    assert not any(found["ratings"].values())
+    assert sum(one["ties"] for roles in found["results"].values() for one in roles.values()) > 0
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "parts")
+    assert not any("rating" in name for line in metrics_of(tmp_path / "whole") for name in line)
 
 
 def test_league_needs_two_free_roles(tmp_path):

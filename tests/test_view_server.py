@@ -243,7 +243,7 @@ def test_run_when_files_are_missing_then_leaves_out_what_they_say(client, runs):
         shutil.rmtree(runs / "chat" / name, ignore_errors=True)
     run = get(client, "/api/r/chat")
     assert (run["rewards"], run["kl"], run["evaluation"], run["alarms"], run["steps"]) == ([], None, None, [], None)
-    metrics = {"steps": [], "series": {}, "alarms": [], "kl_target": None}
+    metrics = {"steps": [], "series": {}, "alarms": [], "kl_target": None, "unfitting": []}
     assert get(client, "/api/r/chat/metrics") == metrics
     id = rows(client)[0]["id"]
     assert get(client, f"/api/r/chat/c/{id}")["has_tokens"] is False
@@ -263,6 +263,26 @@ def test_metrics_are_aligned_with_steps_and_finite(client, runs):
     newer = get(client, "/api/r/chat/metrics", after=2)
     assert newer["steps"] == [7, 8]
     assert newer["series"]["odd"] == [None, 2.5]
+
+
+def test_what_does_not_fit_a_zero_sum_game_is_told_with_its_metrics_and_left_out_of_its_evaluation(client, runs):
+    paid = {"game/payoff": 0.5, "game/opponent_payoff": -0.5, "game/win": 0.75, "game/success": 0.25}
+    line = lines(runs / "chat" / "metrics.jsonl")[-1]
+    for step in (7, 8):
+        append(runs / "chat" / "metrics.jsonl", json.dumps({**line, **paid, "step": step}))
+    assert get(client, "/api/r/chat/metrics")["unfitting"] == ["game/success"]
+    newer = get(client, "/api/r/chat/metrics", after=8)
+    assert (newer["steps"], newer["unfitting"]) == ([], ["game/success"])
+    file = runs / "chat" / "evaluation.json"
+    data = json.loads(file.read_text())
+    rows = {
+        name: {"base": value, "trained": value, "difference": 0.0, "low": -0.1, "high": 0.1}
+        for name, value in paid.items()
+    }
+    file.write_text(json.dumps({**data, "metrics": {**data["metrics"], **rows}}))
+    shown = get(client, "/api/r/chat")["evaluation"]["metrics"]
+    assert set(shown) == {*data["metrics"], *paid} - {"game/success"}
+    assert shown["game/win"] == rows["game/win"]
 
 
 def test_source_is_the_text_that_the_run_kept(client, runs):
@@ -795,8 +815,14 @@ def test_events_when_nothing_happens_then_ping(runs, monkeypatch):
     monkeypatch.setattr(events_module, "PING_SECONDS", 0.1)
     with serving(runs) as (client, _), client.stream("GET", "/api/r/chat/events") as answer:
         stream = answer.iter_lines()
-        assert next_event(stream)[0] == "changed"
-        assert next_event(stream)[0] == "ping"
+        # While the first look goes on nothing has happened either, and the index may not be whole at its end.
+        ended = time.monotonic() + 20
+        name, news = next_event(stream)
+        while name == "ping" or (name == "changed" and news["indexing"]):
+            assert time.monotonic() < ended, "the index is not whole, or nobody says so"
+            name, news = next_event(stream)
+        assert (name, news["conversations"]) == ("changed", 60)
+        assert [next_event(stream)[0] for _ in range(2)] == ["ping", "ping"]
 
 
 @pytest.mark.usefixtures("quick")

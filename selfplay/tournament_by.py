@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ from selfplay.score import has_failed
 __all__ = [
     "EloTournament",
     "EntryPair",
+    "JudgedPair",
     "OnProgress",
     "RewardModelLabeller",
     "Said",
     "check_connected",
     "elo_tournament_of",
-    "elo_tournament_to_json",
     "judge_measures",
     "pair_result",
     "pairs_of",
@@ -50,7 +50,6 @@ __all__ = [
     "talk_matches",
 ]
 
-SCHEMA = "selfplay.elo/1"
 LETTER = "p"  # in the ids of conversations
 SAMPLER = "tournament"
 BLOCK = 8  # pairs that are asked about together
@@ -94,11 +93,49 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedPair:
+    """Two stored talks that were compared, and what was said of them: what one comparison of the table rests on.
+
+    Example: ``JudgedPair(first="chat@30", second="base", first_id="000000-p00-1", second_id="000000-p00-0",
+    role="host", scenario="chitchat/held_out/7", probability_first=0.81, by="judge:smollm2-135m",
+    question="Which follows the principle better?", principle="listens")``
+    """
+
+    first: str  # an entry
+    second: str
+    first_id: str  # of its conversation
+    second_id: str
+    role: str  # whose part in them was compared
+    scenario: str
+    probability_first: float  # that the first is preferred; even odds are a tie
+    by: str
+    question: str = ""
+    principle: str | None = None  # id of what it was judged by
+    detail: Mapping[str, Any] = field(default_factory=dict)  # what else was measured, of left and right as stored
+    run: str = ""  # where the conversations are; "": the tournament's own run
+
+    @property
+    def preferred(self) -> str | None:
+        """The entry that is preferred; None: a tie."""
+        if abs(self.probability_first - 0.5) <= TIE:
+            return None
+        return self.first if self.probability_first > 0.5 else self.second
+
+    @property
+    def filter(self) -> str:
+        """What finds both conversations in their run."""
+        return f"id={self.first_id},{self.second_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EloTournament:
     """All that was found."""
 
     by: str  # who or what compared: "judge:smollm2-135m", "rm:chat", "person"
     table: EloTable
+    judged: tuple[JudgedPair, ...] = ()  # what its comparisons rest on
+    # Entry -> the ids of its talks; empty where nothing was played.
+    talks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Why comparisons are not in the table -> how many.
     left_out: Mapping[str, int] = field(default_factory=dict)
     num_same: int = 0  # ties because both talks read the same
@@ -185,7 +222,7 @@ def said_of(
 
     What reads the same is a tie, and not asked about.  Raises UserError if the labeller proves to be of no use.
     """
-    tie = AutoLabel(probability=0.5, choice="tie")
+    tie = AutoLabel(probability=0.5, choice="tie", detail={"is_same": True})
     labels: dict[int, AutoLabel | None] = {place: tie for place, pair in enumerate(pairs) if pair.is_same}
     asked = [place for place in range(len(pairs)) if place not in labels]
     for start in range(0, len(asked), BLOCK):
@@ -219,8 +256,27 @@ def elo_tournament_of(
     return EloTournament(
         by=labeller.by,
         table=fit_elo(results, seed=seed, anchor=anchor),
+        judged=tuple(_judged(one, labeller) for one in known),
+        talks={name: tuple(talk.id for talk in own) for name, own in talks.items()},
         left_out={why: num for why, num in left_out.items() if num},
         num_same=sum(one.pair.is_same for one in known),
+    )
+
+
+def _judged(said: Said, labeller: AutoLabeller) -> JudgedPair:
+    pair, label = said.pair, said.label
+    return JudgedPair(
+        first=pair.first,
+        second=pair.second,
+        first_id=pair.pair.left.id,
+        second_id=pair.pair.right.id,
+        role=pair.pair.focus,
+        scenario=pair.scenario,
+        probability_first=label.probability,
+        by=labeller.by,
+        question=labeller.question,
+        principle=label.principle,
+        detail=label.detail,
     )
 
 
@@ -299,26 +355,3 @@ def check_connected(results: Sequence[PairResult], names: Sequence[str], *, why:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
     return ", ".join(names[:MOST_SHOWN]) + more
-
-
-# ----- as JSON -----
-
-
-def elo_tournament_to_json(found: EloTournament) -> dict[str, Any]:
-    """Return the table as JSON values; what could not be measured is None."""
-    table: dict[str, Any] = _finite(asdict(found.table))
-    return {
-        "schema": SCHEMA,
-        "by": found.by,
-        **table,
-        "left_out": dict(found.left_out),
-        "num_same": found.num_same,
-    }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

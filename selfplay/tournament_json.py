@@ -1,19 +1,32 @@
-"""A tournament as JSON, and back."""
+"""Tournaments as JSON, of payoffs and of preferences; the first also back."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, get_args
 
 from selfplay.evaluate_games import means_from_json, means_to_json
+from selfplay.filters import WORD
 from selfplay.game_numbers import Contest
 from selfplay.skill import Skill
 from selfplay.tournament import RESULTS, Cell, Entry, Standing, Tournament
+from selfplay.tournament_by import EloTournament
 
-__all__ = ["TOURNAMENT", "tournament_from_json", "tournament_to_json"]
+__all__ = [
+    "ELO",
+    "TOURNAMENT",
+    "elo_tournament_to_json",
+    "judged_pairs_to_json",
+    "pair_filter",
+    "tournament_from_json",
+    "tournament_to_json",
+]
 
-TOURNAMENT = "tournament.json"  # in a run folder
-SCHEMA = "selfplay.tournament/1"
+TOURNAMENT, ELO = "tournament.json", "elo.json"  # in a run folder
+SCHEMA, ELO_SCHEMA = "selfplay.tournament/1", "selfplay.elo/1"
 COUNTS = ("num_scenarios", "num_conversations", "num_unpaid", "num_failed")
 
 
@@ -87,3 +100,49 @@ def tournament_from_json(data: Mapping[str, Any]) -> Tournament:
 
 def _skill_to_json(skill: Skill) -> dict[str, float]:
     return {"mu": skill.mu, "sigma": skill.sigma}
+
+
+# ----- preferences -----
+
+
+def elo_tournament_to_json(found: EloTournament) -> dict[str, Any]:
+    """Return the table as JSON values; what could not be measured is None.
+
+    Where talks were played, each pair has the filter that finds all talks of the two.
+    """
+    table: dict[str, Any] = _finite(asdict(found.table))
+    if found.talks:
+        table["pairs"] = [{**pair, "filter": pair_filter(pair["first"], pair["second"])} for pair in table["pairs"]]
+    return {
+        "schema": ELO_SCHEMA,
+        "by": found.by,
+        **table,
+        "talks": {name: list(ids) for name, ids in found.talks.items()},
+        "left_out": dict(found.left_out),
+        "num_same": found.num_same,
+    }
+
+
+def judged_pairs_to_json(found: EloTournament) -> list[dict[str, Any]]:
+    """Return what each comparison rests on, as JSON values; "preferred" is None for a tie."""
+    return [
+        {**_finite(asdict(one)), "run": one.run or None, "preferred": one.preferred, "filter": one.filter}
+        for one in found.judged
+    ]
+
+
+def pair_filter(first: str, second: str) -> str:
+    """Return the filter that finds the talks of two entries, each of which had all roles of its own."""
+    names = (
+        name if WORD.fullmatch(name) and name != "null" else json.dumps(name, ensure_ascii=False)
+        for name in (first, second)
+    )
+    return f"player={','.join(names)}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

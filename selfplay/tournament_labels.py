@@ -16,7 +16,7 @@ from selfplay.evaluate_play import BASE
 from selfplay.preferences import Preference, Ranking, read_preferences
 from selfplay.run_reader import RunReader
 from selfplay.score import has_failed
-from selfplay.tournament_by import EloTournament, check_connected, pair_result, scenario_of
+from selfplay.tournament_by import EloTournament, JudgedPair, check_connected, pair_result, scenario_of
 
 __all__ = ["PEOPLE", "elo_of_labels"]
 
@@ -40,7 +40,7 @@ def elo_of_labels(runs: Sequence[Path], *, seed: int, by: str = PEOPLE, anchor: 
         raise UserError(_why_no_result(runs, reading))
     check_connected(results, [], why=f"no label of {by} compares one with another")
     table = fit_elo(results, seed=seed, anchor=anchor)
-    return EloTournament(by=by, table=table, left_out=dict(reading.left_out))
+    return EloTournament(by=by, table=table, judged=tuple(reading.judged), left_out=dict(reading.left_out))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,10 +48,14 @@ class _Labels:
     """The labels read so far."""
 
     by: str
-    results: list[PairResult] = field(default_factory=list)
+    judged: list[JudgedPair] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)  # who else said something -> how much
     num: int = 0
+
+    @property
+    def results(self) -> list[PairResult]:
+        return [pair_result(one.first, one.second, one.scenario, one.probability_first) for one in self.judged]
 
     def read(self, folder: Path) -> None:
         lines = read_preferences(folder)
@@ -70,15 +74,16 @@ class _Labels:
             elif label.swap_of in known:
                 self.left_out["repeat with sides swapped"] += 1
             else:
-                self._add(label.left, label.right, label.focus, label.probability_left, talks)
+                self._add(label, (label.left, label.right), label.probability_left, talks)
 
     def _add_ranking(self, ranking: Ranking, talks: _Talks) -> None:
         for (left, one), (right, other) in combinations(zip(ranking.ids, ranking.ranks, strict=True), 2):
             # The first of a ranking has rank 1.
-            self._add(left, right, ranking.focus, 0.5 + 0.5 * ((one < other) - (one > other)), talks)
+            self._add(ranking, (left, right), 0.5 + 0.5 * ((one < other) - (one > other)), talks)
 
-    def _add(self, left: str, right: str, focus: str, probability: float, talks: _Talks) -> None:
-        found = [talks.conversations.get(id) for id in (left, right)]
+    def _add(self, label: Preference | Ranking, ids: tuple[str, str], probability: float, talks: _Talks) -> None:
+        focus = label.focus
+        found = [talks.conversations.get(id) for id in ids]
         sides = [one for one in found if one is not None and focus in one.players]
         if len(sides) < 2:
             self.left_out["conversation that is not there"] += 1
@@ -90,7 +95,22 @@ class _Labels:
         if first == second:
             self.left_out["one policy with itself"] += 1
             return
-        self.results.append(pair_result(first, second, scenario_of(sides[0]), probability))
+        self.judged.append(
+            JudgedPair(
+                first=first,
+                second=second,
+                first_id=ids[0],
+                second_id=ids[1],
+                role=focus,
+                scenario=scenario_of(sides[0]),
+                probability_first=probability,
+                by=label.by,
+                question=label.question,
+                principle=label.principle,
+                detail=label.detail if isinstance(label, Preference) else {},
+                run=talks.run,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +119,7 @@ class _Talks:
 
     conversations: Mapping[str, Conversation]
     trained: str  # the run whose versions play as the learner
+    run: str  # the folder they are in
 
     @classmethod
     def of(cls, folder: Path) -> _Talks:
@@ -107,7 +128,8 @@ class _Talks:
         # An evaluation names the checkpoint that it played, as RUN@STEP.
         model = str(manifest.get("model", "")) if manifest.get("kind") == "eval" else ""
         name = Path(model.rpartition("@")[0]).name or reader.name
-        return cls(conversations={one.id: one for one in reader.conversations()}, trained=name)
+        conversations = {one.id: one for one in reader.conversations()}
+        return cls(conversations=conversations, trained=name, run=str(folder))
 
     def entry(self, conversation: Conversation, role: str) -> str:
         return _name_of(conversation.players[role], self.trained)

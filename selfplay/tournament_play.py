@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfplay import checkpoint, models, trained
+from selfplay.cluster.model_files import ModelFiles
+from selfplay.config import read_config
 from selfplay.dialog import Conversation, conversation_id
 from selfplay.errors import UserError
 from selfplay.evaluate_play import BASE
@@ -32,7 +34,8 @@ from selfplay.players import (
     tokenizer_description,
     tokenizer_hash,
 )
-from selfplay.run_reader import find_run
+from selfplay.run_folder import CONFIG
+from selfplay.run_reader import RunReader, find_run
 from selfplay.tournament import Entry, castings
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Entrant",
     "base_entrant",
+    "base_of",
     "entrants_of",
     "make_entrants",
     "pays",
@@ -74,6 +78,7 @@ class Entrant:
 def entrants_of(word: str, *, runs: Path) -> list[Entrant]:
     """Return who a word means: RUN, RUN@STEP, RUN@STEP,STEP, RUN@all, a model, "scripted" or "chance".
 
+    Version 0 of a run is the model that it started from.
     Raises UserError if it means nobody, or not all of its checkpoints are there.
     """
     if word in (SCRIPTED, CHANCE):
@@ -84,17 +89,35 @@ def entrants_of(word: str, *, runs: Path) -> list[Entrant]:
     several = SEVERAL.fullmatch(word)
     if several is not None:
         run = find_run(several[1], runs)
-        return [_of_run(run, version) for version in _versions(run, several[2])]
+        return [_of_run(run, version, runs=runs) for version in _versions(run, several[2])]
+    at_step = trained.AT_STEP.fullmatch(word)
+    if at_step is not None and int(at_step[2]) == 0:
+        return [_of_run(find_run(at_step[1], runs), 0, runs=runs)]
     name = _pinned(word, runs)
     folder = trained.checkpoint_of(name, runs) if trained.AT_STEP.fullmatch(name) else None
     if folder is not None:
-        return [_of_run(folder.parent.parent, checkpoint.version_of(folder))]
+        return [_of_run(folder.parent.parent, checkpoint.version_of(folder), runs=runs)]
     return [Entrant(entry=Entry(name=name, model=name), model_name=name)]
 
 
 def base_entrant(model: str) -> Entrant:
     """Return the model that a run started from, as an entrant."""
     return Entrant(entry=Entry(name=BASE, model=model), model_name=model)
+
+
+def base_of(run: Path, *, runs: Path) -> str:
+    """Return the model that a run started from, as `selfplay.models.load` takes it.
+
+    runs: where RUN[@STEP] is looked up.  Raises UserError if its weights have changed since, or it is not there.
+    """
+    model = str(read_config(str(run / CONFIG)).tree.get("model", ""))
+    before = RunReader(run).manifest.get("start_weights")
+    if before and before != ModelFiles.of(model, runs=runs, say=_silent).start_weights:
+        raise UserError(
+            f"model={model} has other weights than when run {run} began, so it is not its base; "
+            "give the old ones back, or leave it out"
+        )
+    return model
 
 
 def without_doubles(entrants: Sequence[Entrant]) -> list[Entrant]:
@@ -115,9 +138,10 @@ def _is_same(one: Entrant, other: Entrant) -> bool:
     return one.run.resolve() == other.run.resolve()
 
 
-def _of_run(run: Path, version: int) -> Entrant:
+def _of_run(run: Path, version: int, *, runs: Path) -> Entrant:
     name = f"{run.resolve().name}@{version}"
-    return Entrant(entry=Entry(name=name, model=f"{run}@{version}", version=version), run=run, model_name=name)
+    model = f"{run}@{version}" if version else base_of(run, runs=runs)
+    return Entrant(entry=Entry(name=name, model=model, version=version), run=run, model_name=name if version else model)
 
 
 def _versions(run: Path, text: str) -> list[int]:
@@ -281,7 +305,7 @@ class _Players:
         if loaded.adapter is not None:
             weights = read_adapter(loaded.adapter, version=entry.version)
         # Two whole checkpoints of a run may differ in fewer numbers than a fingerprint looks at.
-        is_whole_checkpoint = loaded.adapter is None and entrant.run is not None
+        is_whole_checkpoint = loaded.adapter is None and entrant.run is not None and entry.version > 0
         known_by = entry.model if is_whole_checkpoint else models.fingerprint(replace(loaded, adapter=None))
         key = known_by, tuple(sorted(bridge.end_of_turn))
         if key not in self._models:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from envs.haggle import Haggle
 from selfplay.dealing import LEARNER
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, Turn, conversation_id
+from selfplay.label_by import AutoLabel
 from selfplay.league import League
+from selfplay.pair_sampling import PairToLabel
+from selfplay.preferences import Choice
 from selfplay.store import RunWriter
 from selfplay.tournament import Entry, Tournament, tournament_of
-from selfplay.tournament_json import TOURNAMENT, tournament_to_json
+from selfplay.tournament_by import EloTournament, elo_tournament_of, pairs_of, said_of, store_said, talk_matches
+from selfplay.tournament_json import ELO, TOURNAMENT, elo_tournament_to_json, tournament_to_json
 from selfplay.train_settings import LeagueGroup
 
 ROLES = ("seller", "buyer")  # of haggle
@@ -56,6 +62,55 @@ def write_tournament(folder: Path, names: Sequence[str], *, num_scenarios: int =
         for one in played:
             writer.append(one)
     (folder / TOURNAMENT).write_text(json.dumps(tournament_to_json(found)))
+    return found
+
+
+class PrefersLower:
+    """A judge to whom (A) is a bit better than it is, and of what two roles say the seller's more clear."""
+
+    by, question, needs_tokens = "judge:script", "Which follows the principle better?", False
+
+    def label(self, pairs: Sequence[PairToLabel]) -> list[AutoLabel | None]:
+        return [self._of(pair) for pair in pairs]
+
+    def _of(self, pair: PairToLabel) -> AutoLabel:
+        is_left = pair.left.id < pair.right.id
+        likely = (0.75 if pair.focus == "seller" else 0.625) if is_left else (0.25 if pair.focus == "seller" else 0.375)
+        detail = {"first_order": likely + 0.125, "second_order": 1.0 - likely + 0.125}
+        choice: Choice = "left" if is_left else "right"
+        return AutoLabel(probability=likely, choice=choice, principle="listens", detail=detail)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+def write_elo(folder: Path, names: Sequence[str], *, num_scenarios: int = 2) -> EloTournament:
+    """Write a tournament by preferences, in which the name that sorts first is always preferred.
+
+    The last two entries say the same on scenario 0, which is a tie.
+    """
+    talks: dict[str, list[Conversation]] = {name: [] for name in names}
+    for match in talk_matches(Haggle(), names, seed=0, num_scenarios=num_scenarios):
+        name = match.players[ROLES[0]]
+        group = int(match.id.split("-p")[1].split("-")[0])
+        is_same = group == 0 and name in sorted(names)[-2:]
+        talk = _talk(
+            match.id,
+            split="held_out",
+            seed=match.scenario.seed,
+            players=dict.fromkeys(ROLES, PlayerInfo(policy=name)),
+            payoff=dict.fromkeys(ROLES, 0.0),
+        )
+        turns = tuple(replace(turn, text="as ever" if is_same else f"{name} says") for turn in talk.turns)
+        talks[name].append(replace(talk, turns=turns))
+    judge, pairs = PrefersLower(), pairs_of(talks)
+    said = said_of(pairs, judge)
+    found = elo_tournament_of(talks, judge, said, seed=0)
+    with RunWriter.create(folder, {"kind": "tournament", "env": "haggle"}, "seed: 0\n") as writer:
+        for one in (talk for own in talks.values() for talk in own):
+            writer.append(one)
+        store_said(folder, said, judge)
+    (folder / ELO).write_text(json.dumps(elo_tournament_to_json(found)))
     return found
 
 

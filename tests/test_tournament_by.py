@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -21,13 +22,13 @@ from selfplay.store import RunWriter
 from selfplay.tournament_by import (
     RewardModelLabeller,
     elo_tournament_of,
-    elo_tournament_to_json,
     judge_measures,
     pairs_of,
     said_of,
     store_said,
     talk_matches,
 )
+from selfplay.tournament_json import elo_tournament_to_json, judged_pairs_to_json, pair_filter
 from selfplay.tournament_labels import elo_of_labels
 from tests.judge_readers import ScriptedReader, likes_word
 from tests.reward_model_talks import judged_pairs
@@ -211,6 +212,28 @@ def test_json_has_null_for_what_is_not_known():
     assert found["pairs"][0]["first_won"] == 2.0
 
 
+def test_json_says_what_each_comparison_rests_on():
+    found = held(talks_of(a=["so", "good"], b=["good", "good"]), Counts())
+    rests_on = json.loads(json.dumps(judged_pairs_to_json(found)))
+    # Two scenarios, two roles; on the second both say the same.
+    assert [(one["role"], one["first_id"], one["second_id"], one["preferred"]) for one in rests_on] == [
+        ("host", "000000-p00-0", "000000-p00-1", "b"),
+        ("guest", "000000-p00-0", "000000-p00-1", "b"),
+        ("host", "000000-p01-0", "000000-p01-1", None),
+        ("guest", "000000-p01-0", "000000-p01-1", None),
+    ]
+    assert (rests_on[0]["by"], rests_on[0]["question"]) == ("counts", "Which says it more often?")
+    assert [one["detail"] for one in rests_on] == [{}, {}, {"is_same": True}, {"is_same": True}]
+    assert rests_on[0]["filter"] == "id=000000-p00-0,000000-p00-1"
+
+
+def test_table_as_json_says_whose_each_talk_is_and_what_finds_those_of_two():
+    table = elo_tournament_to_json(held(talks_of(a=["so", "good"], b=["good", "good"]), Counts()))
+    assert table["talks"] == {"a": ["000000-p00-0", "000000-p01-0"], "b": ["000000-p00-1", "000000-p01-1"]}
+    assert [pair["filter"] for pair in table["pairs"]] == ["player=b,a"]
+    assert pair_filter("null", 'odd & "name"') == 'player="null","odd & \\"name\\""'
+
+
 # ----- stored labels -----
 
 
@@ -264,6 +287,11 @@ def test_labels_of_two_versions_make_elo(tmp_path):
     assert found.table.entry("chat@10").elo == pytest.approx(190.8, rel=0.05)
     assert found.table.num_scenarios == 4
     assert found.by == "person"
+    assert [one.preferred for one in found.judged] == ["chat@10", "chat@10", "chat@10", "tiny"]
+    [second] = judged_pairs_to_json(found)[1:2]
+    assert (second["run"], second["filter"]) == (str(folder), "id=000000-p01-1,000000-p01-0")
+    assert (second["by"], second["question"]) == ("person:ann", "Which?")
+    assert "filter" not in elo_tournament_to_json(found)["pairs"][0]
 
 
 def test_what_no_label_says_of_two_policies_is_left_out(tmp_path):
@@ -374,6 +402,13 @@ def test_tournament_by_a_judge_stores_talks_and_what_was_said(tmp_path, capsys):
     assert found["num"] == 3 * 2
     assert found["anchor"] == "scripted"
     assert found["measures"]["num"] == 6
+    assert len(found["judged"]) == 6
+    assert all(0.0 <= one["detail"]["first_order"] <= 1.0 for one in found["judged"])
+    for pair in found["pairs"]:
+        assert main(["ls", str(out), f"where={pair['filter']}", "--json"]) == 0
+        # Each of the two has all roles of one talk on each scenario.
+        rows = json.loads(capsys.readouterr().out)
+        assert {row["id"] for row in rows} == {id for ids in found["talks"].values() for id in ids}
     assert json.loads((out / "elo.json").read_text())["entries"] == found["entries"]
     assert main(["tournament", str(out), "by=labels:judge", "anchor=scripted", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
@@ -381,6 +416,18 @@ def test_tournament_by_a_judge_stores_talks_and_what_was_said(tmp_path, capsys):
         # Stored probabilities have six digits.
         assert one["name"] == other["name"]
         assert one["elo"] == pytest.approx(other["elo"], abs=0.01)
+
+
+def test_labels_are_printed_with_how_to_find_what_they_compare(tmp_path, capsys):
+    labels = [choice("000000-p00-0", "000000-p00-1", "right"), choice("000000-p01-1", "000000-p01-0", "left", number=1)]
+    folder = stored(tmp_path / "chat", versions(0, 10), labels)
+    assert main(["tournament", str(folder), "by=labels"]) == 0
+    shown = capsys.readouterr().out
+    assert "such as tiny and chat@10 as host" in " ".join(shown.split())
+    hint = next(line for line in shown.splitlines() if " ls " in line)
+    assert main(["ls", *shlex.split(hint.partition(" ls ")[2]), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["id"] for row in rows} == {"000000-p00-0", "000000-p00-1"}
 
 
 @pytest.mark.slow

@@ -231,6 +231,38 @@ def test_a_run_says_on_which_terms_it_is_played_and_words_win(train: Train, caps
     assert "symbols: 2" in (out / "config.yaml").read_text()
 
 
+def test_runs_that_learnt_with_other_settings_are_told_apart_and_play_on(train: Train, capsys):
+    small, large = train("small", "env.symbols=2"), train("large", "env.symbols=4")
+    words = ["tournament", str(small), str(large), "conversations=1", "--json"]
+    assert main(words) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if " learnt with " in line]
+    assert told == ["run large learnt with env.symbols=4; here all play with env.symbols=2"]
+    assert main([*words, "env.symbols=4"]) == 0
+    assert "run small learnt with env.symbols=2; here all play with env.symbols=4" in capsys.readouterr().err
+
+
+def test_version_0_of_a_run_is_the_model_that_it_started_from(train: Train, capsys, tmp_path):
+    run, out = train("g"), tmp_path / "out"
+    found = printed(capsys, f"{run}@0,2", f"{run}@0", "tiny-letters:2", "conversations=2", f"out={out}")
+    models = {one["name"]: (one["model"], one["version"]) for one in found["standings"]}
+    assert models == {"g@0": ("tiny-letters:2", 0), "g@2": (f"{run}@2", 2), "tiny-letters:2": ("tiny-letters:2", 0)}
+    said = {
+        name: [
+            [turn.text for turn in talk.turns]
+            for talk in RunReader(out).conversations()
+            if {player.policy for player in talk.players.values()} == {name}
+        ]
+        for name in models
+    }
+    assert said["g@0"] == said["tiny-letters:2"] != said["g@2"]
+
+
+def test_several_steps_after_against_stay_one_entry(train: Train, capsys):
+    run = train("g")
+    found = printed(capsys, "scripted", f"against={run}@1, 2,chance", "conversations=1")
+    assert names_of(found) == {"scripted", "g@1", "g@2", "chance"}
+
+
 def test_runs_of_one_name_in_two_folders_are_told_apart(tmp_path):
     entrants = [Entrant(entry=Entry(name="g@1", model=f"{place}/g@1", version=1)) for place in ("x", "y", "x")]
     assert [one.entry.name for one in without_doubles(entrants)] == ["g@1", "y/g@1"]
@@ -250,6 +282,8 @@ def test_runs_of_one_name_in_two_folders_are_told_apart(tmp_path):
         (["scripted", "human", "env=haggle"], "human is no entry of a tournament: a person plays with `play`"),
         (["nobody", "scripted"], "nobody: there is no such model"),
         (["nobody@1,2", "scripted"], "there is no run 'nobody'"),
+        (["nobody@0", "scripted"], "there is no run 'nobody'"),
+        (["scripted", "against=7,8", "env=haggle"], "7: there is no such model"),
         (["scripted", "chance", "env=haggle", "conversation=3"], "did you mean conversations?"),
     ],
 )

@@ -787,6 +787,21 @@ def test_overview_of_a_game_that_is_rewarded_by_its_payoff_has_no_name_twice(win
     assert sorted(told) == ["payoff", "payoff as buyer", "payoff, a turn", "question", "success", "won"]
 
 
+def test_overview_of_a_zero_sum_game_against_others_draws_won_and_no_success(window, runs, tmp_path):
+    folder = shutil.copytree(runs / "game", tmp_path / "runs" / "contest")
+    paid = {"game/payoff": 0.5, "game/opponent_payoff": -0.5, "game/win": 0.75, "game/success": 0.25}
+    shared = {**paid, "game/opponent_payoff": 0.25}
+    captions = []
+    for numbers in (paid, shared):
+        stored = [{**line, **numbers} for line in lines(folder / "metrics.jsonl")]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in stored))
+        with serving(folder.parent) as address:
+            page = window(address).open("/r/contest")
+            see(page, "form kept")
+            captions.append(page.locator(".curves figcaption .grow").all_inner_texts())
+    assert captions == [["payoff", "won", "form kept"], ["payoff", "won", "success", "form kept"]]
+
+
 def test_conversation_of_a_game_shows_payoff_success_fault_and_what_was_understood(visit):
     page = visit(f"/r/game/c/{GAME_IDS[1]}")
     see(page, "terminated: rule violation by buyer")

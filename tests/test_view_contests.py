@@ -1,17 +1,20 @@
 """What the page's server says of tournaments and leagues, and that nothing in their files can harm it."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from contest_runs import ODD, ROLES, write_league, write_tournament
+from contest_runs import ODD, ROLES, write_elo, write_league, write_tournament
 from starlette.testclient import TestClient
 
 from selfplay.bradley_terry import PairResult, fit_elo
-from selfplay.commands.tournament_elo import ELO as STORED_ELO
 from selfplay.league import Result
 from selfplay.league_run import LEAGUE_FILE
-from selfplay.tournament_by import EloTournament, elo_tournament_to_json
+from selfplay.preferences import PREFERENCES, append_entries, read_preferences
+from selfplay.tournament_by import EloTournament
+from selfplay.tournament_json import ELO as STORED_ELO
 from selfplay.tournament_json import TOURNAMENT as STORED_TOURNAMENT
+from selfplay.tournament_json import elo_tournament_to_json
 from selfplay.view import contests
 from selfplay.view.contests import ELO, LEAGUE, TOURNAMENT, contests_of
 from selfplay.view.server import create_app
@@ -113,6 +116,21 @@ def test_league_tells_results_ratings_and_where_to_read_them(league):
     assert counted > 0
 
 
+def test_league_where_all_were_always_paid_the_same_says_so(league):
+    folder, _ = league
+    assert not contests_of(folder)["league"]["nobody_wins"]
+
+    def level(data):
+        for roles in data["results"].values():
+            for one in roles.values():
+                one.update(wins=0, losses=0, ties=one["wins"] + one["ties"] + one["losses"])
+
+    assert not rewritten(folder, LEAGUE, level)["league"]["nobody_wins"]  # it says that it had winners
+    assert rewritten(folder, LEAGUE, lambda data: data.pop("has_winners"))["league"]["nobody_wins"]
+    assert rewritten(folder, LEAGUE, lambda data: data.update(has_winners=False))["league"]["nobody_wins"]
+    assert not rewritten(folder, LEAGUE, lambda data: data.update(results={}))["league"]["nobody_wins"]
+
+
 def test_run_that_will_have_a_league_says_so_before_its_first_step(league):
     folder, _ = league
     (folder / LEAGUE).unlink()
@@ -133,6 +151,101 @@ def test_elo_is_told_with_its_intervals(cup):
     assert [one["name"] for one in told["elo"]["entries"]] == ["best", "worst"]
     assert [(one["first_won"], one["tied"]) for one in told["elo"]["pairs"]] == [(3.0, 1.0)]
     assert told["elo"]["entries"][0]["elo"] == found.table.entry("best").elo
+
+
+@pytest.fixture
+def preferred(tmp_path):
+    return tmp_path / "elo", write_elo(tmp_path / "elo", NAMES)
+
+
+def test_each_pair_leads_to_its_conversations_and_to_what_was_said_of_them(preferred):
+    folder, found = preferred
+    told = answer(folder, "/contests")
+    assert told["problems"] == []
+    assert told["elo"]["question"] == "Which follows the principle better?"
+    assert {len(ids(folder, pair["filter"])) for pair in told["elo"]["pairs"]} == {2 * 2}
+    rests_on = {(one.first, one.second, one.first_id, one.role): one for one in found.judged}
+    for pair in told["elo"]["pairs"]:
+        assert pair["num_judged"] == len(pair["judged"]) == 2 * 2
+        for one in pair["judged"]:
+            first, second = (answer(folder, f"/c/{id}")["record"]["players"] for id in one["ids"])
+            assert (first["buyer"]["policy"], second["buyer"]["policy"]) == (pair["first"], pair["second"])
+            same = rests_on.get((pair["first"], pair["second"], one["ids"][0], one["role"]))
+            swapped = rests_on.get((pair["second"], pair["first"], one["ids"][1], one["role"]))
+            assert same or swapped
+            wanted = same.probability_first if same else 1 - swapped.probability_first
+            assert one["probability"] == pytest.approx(wanted)
+
+
+def test_orders_of_a_judge_are_those_of_the_first_entry(preferred):
+    folder, _ = preferred
+    pairs = {(one["first"], one["second"]): one["judged"] for one in answer(folder, "/contests")["elo"]["pairs"]}
+    # "best" sorts first: as seller it has 0.75, and 0.125 more as (A), as much less as (B).
+    assert [one["orders"] for one in pairs["best", "worst"] if one["role"] == "seller"] == [[0.875, 0.625]] * 2
+    assert [one["is_same"] for one in pairs["best", "worst"]] == [False] * 4
+    alike = pairs.get((ODD, "worst")) or pairs["worst", ODD]
+    assert [one["is_same"] for one in alike] == [True, True, False, False]
+    assert alike[0]["orders"] == [None, None]
+
+
+def test_swapped_pair_is_told_from_the_other_side(preferred):
+    folder, _ = preferred
+
+    def turn(data):
+        for pair in data["pairs"]:
+            pair["first"], pair["second"] = pair["second"], pair["first"]
+
+    before = {(one["first"], one["second"]): one["judged"] for one in contests_of(folder)["elo"]["pairs"]}
+    for pair in rewritten(folder, ELO, turn)["elo"]["pairs"]:
+        for one, other in zip(pair["judged"], before[pair["second"], pair["first"]], strict=True):
+            assert one["ids"] == other["ids"][::-1]
+            assert one["probability"] == pytest.approx(1 - other["probability"])
+            # The first as (A) is the second as (B), from the other side.
+            assert [1 - value for value in reversed(one["orders"]) if value is not None] == pytest.approx(
+                [value for value in other["orders"] if value is not None]
+            )
+
+
+def test_what_others_said_later_is_no_part_of_an_elo(preferred):
+    folder, _ = preferred
+    entry = read_preferences(folder).preferences[0]
+    append_entries(folder, [replace(entry, by="person:ann", stored_id=""), replace(entry, sampler="", stored_id="x")])
+    assert {one["num_judged"] for one in contests_of(folder)["elo"]["pairs"]} == {2 * 2}
+
+
+def test_elo_of_before_is_shown_without_its_comparisons(preferred):
+    folder, _ = preferred
+    told = rewritten(folder, ELO, lambda data: data.pop("talks"))
+    assert told["problems"] == []
+    assert [(pair["num_judged"], pair["judged"]) for pair in told["elo"]["pairs"]] == [(0, [])] * 3
+    assert len(ids(folder, told["elo"]["pairs"][0]["filter"])) == 2 * 2
+
+
+def test_of_very_many_comparisons_each_pair_has_some(preferred, monkeypatch):
+    folder, _ = preferred
+    monkeypatch.setattr(contests, "MOST_JUDGED", 6)
+    pairs = contests_of(folder)["elo"]["pairs"]
+    assert [(len(pair["judged"]), pair["num_judged"]) for pair in pairs] == [(2, 4)] * 3
+
+
+def test_line_that_cannot_be_read_is_counted(preferred):
+    folder, _ = preferred
+    with (folder / PREFERENCES).open("a") as file:
+        file.write('{"schema": "other"}\n')
+    told = contests_of(folder)
+    assert told["problems"] == ["preferences.jsonl: 1 line cannot be read, so is in no list of comparisons"]
+    assert told["elo"] is not None
+
+
+@pytest.mark.parametrize(
+    ("talks", "says"),
+    [([], "talks is no object"), ({"best": 3}, "is no list"), ({"best": [3]}, "id of a talk of 'best'")],
+)
+def test_elo_with_wrong_talks_is_left_out_with_a_sentence(preferred, talks, says):
+    folder, _ = preferred
+    told = rewritten(folder, ELO, put("talks", talks))
+    assert told["elo"] is None
+    assert says in told["problems"][0]
 
 
 HUGE = "x" * (contests.MOST_NAME + 1)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from contest_runs import ODD, write_league, write_tournament
+from contest_runs import ODD, write_elo, write_league, write_tournament
 from view_pages import open_browser, serving, watching
 
 from benchmarks.stored_run import write_run
@@ -24,6 +24,7 @@ MINUS = "\u2212"
 def held(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     found = write_tournament(runs / "cup", NAMES)
+    write_elo(runs / "elo", NAMES)
     league = write_league(runs / "league", steps=12)
     write_tournament(runs / "damaged", NAMES)
     (runs / "damaged" / "tournament.json").write_text('{"schema": "<script>alert(1)</script>"}')
@@ -90,6 +91,35 @@ def test_tournament_shows_one_role_when_it_is_chosen(window, held):
     assert cells(page).nth(6).inner_text().startswith(shown(cell.numbers["game/payoff/buyer"].value))
     href = cells(page).nth(6).locator("a").get_attribute("href")
     assert parse_qs(urlsplit(href).query)["q"] == [cell.role_filters["buyer"]]
+
+
+def test_every_two_lead_to_their_conversations_and_to_what_was_said_of_them(window):
+    page = window().open("/r/elo")
+    page.get_by_text("Every two compared").click()
+    row = page.locator("details tr", has=page.get_by_role("link", name="best \u2013 worst"))
+    assert parse_qs(urlsplit(row.get_by_role("link").get_attribute("href")).query)["q"] == ["player=best,worst"]
+    row.get_by_role("button", name="4 comparisons of best and worst").press("Enter")
+    judged = page.locator(".judged")
+    assert judged.evaluate("place => place === document.activeElement")
+    judged.get_by_text("As judge:script said, asked “Which follows the principle better?”").wait_for()
+    lines = judged.locator("tbody tr").filter(has_text="seller")
+    assert "best, 75.0%" in lines.first.inner_text()
+    assert "listens: 87.5% for the first as (A), 62.5% as (B)" in lines.first.inner_text()
+    links = lines.first.get_by_role("link")
+    # In the order of their names: best, odd, worst; the preferred one is bold.
+    assert links.all_inner_texts() == ["000000-p00-0", "000000-p00-2"]
+    assert lines.first.locator("b").all_inner_texts() == ["000000-p00-0"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    links.nth(1).click()
+    page.get_by_text("as ever", exact=True).first.wait_for()
+
+
+def test_tie_of_equal_texts_says_so(window):
+    page = window(viewport={"width": 390, "height": 844}).open("/r/elo")
+    page.get_by_text("Every two compared").click()
+    page.get_by_role("button", name="comparisons of").last.press("Enter")
+    page.locator(".judged").get_by_text("tie: both read the same").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_names_of_players_stay_text(window):

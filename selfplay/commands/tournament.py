@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,6 @@ from pydantic import Field
 from rich.text import Text
 
 from selfplay import models
-from selfplay.cluster.model_files import ModelFiles
 from selfplay.commands.building import build_env
 from selfplay.commands.terminal import one_line, open_console, plural
 from selfplay.commands.tournament_table import print_tournament
@@ -44,6 +44,7 @@ from selfplay.tournament_json import TOURNAMENT, tournament_to_json
 from selfplay.tournament_play import (
     Entrant,
     base_entrant,
+    base_of,
     entrants_of,
     make_entrants,
     pays,
@@ -63,11 +64,12 @@ selfplay tournament RUN[@STEP[,STEP ...]] ... [against=base,scripted,chance] [ke
 Let every two entries meet on the same held-out scenarios, each in each role, and each also itself.  Printed are the
 entries' ratings, by role too, and what each got against each, all with intervals.  The same seed gives the same table.
 
-  RUN                  a path, or a name under runs/: its latest checkpoint; @10,20: these; @all: every checkpoint and
-                       every past policy of its league.  A model stands there as well: smollm2-135m, tiny, a folder
+  RUN                  a path, or a name under runs/: its latest checkpoint; @10,20: these; @0: the model that it
+                       started from; @all: every checkpoint and every past policy of its league.  A model stands there
+                       as well: smollm2-135m, tiny, a folder
   against=base,scripted,chance
-                       more entries: base is the model that the first RUN started from, scripted and chance are the
-                       environment's own players (default: none)
+                       more entries, as above; base is the model that the first RUN started from, scripted and chance
+                       are the environment's own players (default: none)
   by=judge model=NAME  where a game pays nothing: each entry has all roles of one conversation on each scenario, and
                        a language model says whose is better; also constitution=FILE, few_shot=2.  Printed are Elo
                        points: 100 more are preferred in 64% of what is no tie.  anchor=ENTRY has 0 points
@@ -79,9 +81,9 @@ entries' ratings, by role too, and what each got against each, all with interval
   sampling.temperature=1
                        also max_new_tokens and the like, the same for all models (default: the first RUN's); view=
   engine.threads=1     also device, dtype, max_batch, concurrency
-  out=FOLDER           store all conversations there, as a run of its own, with tournament.json, which says for each
-                       pair which filter shows its conversations; nothing is stored otherwise
-  --json               print the numbers as JSON
+  out=FOLDER           store all conversations there, as a run of its own, with tournament.json (elo.json by=...), which
+                       says for each pair which filter shows its conversations; nothing is stored otherwise
+  --json               print the numbers as JSON; with by=, also both conversations of each comparison and who said what
 
 Examples:
   selfplay tournament mirror frozen league against=base,scripted out=runs/final
@@ -90,6 +92,7 @@ Examples:
   selfplay tournament chat@10,20,30 against=base by=judge model=my-judge anchor=base out=runs/elo
 """
 NOTHING_PLAYED = 1
+SEVERAL_STEPS = re.compile(r".+@[0-9]+(,[0-9]+)+")
 INHERITED = ("env", "view", "sampling", "engine")  # what a tournament takes from the first run
 
 
@@ -140,10 +143,13 @@ class Held:
         if settings.env.name == NO_ENV:
             raise UserError("a tournament without a RUN needs a game: say which, such as env=deal")
         env = build_env(settings.env)
+        spec = complete_spec(settings.env, env)
         for run in dict.fromkeys(runs):
             _check_same_game(run, env)
+            for difference in _other_settings(run, spec):
+                say(difference)
         return cls(
-            settings=settings.model_copy(update={"env": complete_spec(settings.env, env)}),
+            settings=settings.model_copy(update={"env": spec}),
             env=env,
             entrants=tuple(without_doubles([one for several in named.values() for one in several])),
             command=" ".join(["tournament", *line.words]),
@@ -284,7 +290,14 @@ def _check_is_compared(line: CommandLine) -> None:
 
 
 def _listed(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """Return the entries of `against=`; a number belongs to the RUN@STEP before it."""
+    found: list[str] = []
+    for word in filter(None, map(str.strip, text.split(","))):
+        if SEVERAL_STEPS.fullmatch(f"{found[-1]},{word}" if found else ""):
+            found[-1] += f",{word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _terms_of(run: Path) -> Source:
@@ -298,15 +311,7 @@ def _base_of(runs: Sequence[Path], *, where: Path) -> str:
     """Return the model that the first run started from.  Raises UserError if there is no run, or it has changed."""
     if not runs:
         raise UserError("base is the model that a RUN started from, and no RUN is named; name the model itself")
-    first = runs[0]
-    model = str(read_config(str(first / CONFIG)).tree.get("model", ""))
-    before = RunReader(first).manifest.get("start_weights")
-    if before and before != ModelFiles.of(model, runs=where, say=lambda _: None).start_weights:
-        raise UserError(
-            f"model={model} has other weights than when run {first} began, so it is not its base; "
-            "give the old ones back, or leave base out"
-        )
-    return model
+    return base_of(runs[0], runs=where)
 
 
 def _check_same_game(run: Path, env: Env) -> None:
@@ -317,3 +322,16 @@ def _check_same_game(run: Path, env: Env) -> None:
             f"run {run} learnt env {learnt}, and this tournament is of env {env.name}: leave it out, or hold one of "
             f"its own with env={learnt}"
         )
+
+
+def _other_settings(run: Path, spec: PluginSpec) -> Iterator[str]:
+    """Yield a sentence if a run learnt the game with other settings than those that are played."""
+    learnt = read_config(str(run / CONFIG)).tree.get("env")
+    if not isinstance(learnt, dict) or learnt.get("name") in (None, NO_ENV):
+        return
+    before = PluginSpec.model_validate(learnt).settings
+    others = [name for name, value in spec.settings.items() if name in before and before[name] != value]
+    if others:
+        then = ", ".join(f"env.{name}={before[name]}" for name in others)
+        now = ", ".join(f"env.{name}={spec.settings[name]}" for name in others)
+        yield f"run {run.name} learnt with {then}; here all play with {now}"

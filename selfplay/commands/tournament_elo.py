@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +32,13 @@ from selfplay.tournament_by import (
     EloTournament,
     RewardModelLabeller,
     elo_tournament_of,
-    elo_tournament_to_json,
     judge_measures,
     pairs_of,
     said_of,
     store_said,
     talk_matches,
 )
+from selfplay.tournament_json import ELO, elo_tournament_to_json, judged_pairs_to_json, pair_filter
 from selfplay.tournament_labels import PEOPLE, elo_of_labels
 from selfplay.tournament_play import play_matches
 from selfplay.whole_files import write_whole
@@ -46,9 +47,8 @@ from selfplay.written import nearest
 if TYPE_CHECKING:
     from selfplay.judge.measures import Measures
 
-__all__ = ["ELO", "run_by"]
+__all__ = ["run_by"]
 
-ELO = "elo.json"  # in a run folder
 JUDGE, LABELS, REWARD_MODEL = "judge", "labels", "rm:"
 OF_JUDGE = ("model", "constitution", "few_shot")
 OF_LABELS = ("by", "anchor", "seed", "runs")  # the only settings where nothing is played
@@ -68,7 +68,8 @@ def run_by(line: CommandLine) -> int:
         found, measures = _of_talks(line, settings, console)
     if line.as_json:
         shown = {"run": None if settings.out is None else str(settings.out), **elo_tournament_to_json(found)}
-        print(json.dumps({**shown, "measures": None if measures is None else measures.to_json()}))
+        judged = judged_pairs_to_json(found)
+        print(json.dumps({**shown, "judged": judged, "measures": None if measures is None else measures.to_json()}))
     else:
         _print(console, found, measures, out=settings.out)
     return 0
@@ -107,7 +108,7 @@ def _of_talks(
 
     held = Held.of(line, say=say)
     _check_entries(held)
-    for warning in _kinships(held):
+    if warning := _kinship(held):
         console.print(Text(one_line(warning), style="yellow"))
     with held.open() as writer:
         labeller = _labeller(held, cache=None if writer is None else writer.folder / VERDICTS)
@@ -136,15 +137,17 @@ def _check_entries(held: Held) -> None:
         raise UserError(f"anchor={anchor}: no entry has that name{nearest(anchor, names)}")
 
 
-def _kinships(held: Held) -> list[str]:
-    """Return a warning for each entry that is the judge's kin."""
+def _kinship(held: Held) -> str:
+    """Return one warning if entries are the judge's kin, else ""."""
     settings = held.settings
     if settings.by != JUDGE:
-        return []
+        return ""
     from selfplay.judge.families import kinship
 
-    found = (kinship(settings.model, entry.model, runs=settings.runs) for entry in held.entries if entry.model)
-    return [warning for warning in found if warning]
+    found = [kinship(settings.model, entry.model, runs=settings.runs) for entry in held.entries if entry.model]
+    warnings = [warning for warning in found if warning]
+    more = len(warnings) - 1
+    return "".join(warnings[:1]) + (f" (so with {more} more of the entries)" if more > 0 else "")
 
 
 def _labeller(held: Held, *, cache: Path | None) -> AutoLabeller:
@@ -218,8 +221,10 @@ def _print(console: Console, found: EloTournament, measures: Measures | None, *,
         console.print(Text("bold: the interval excludes 0", style="dim"))
     for text in _notes(found, measures):
         console.print(Text(one_line(text), style="dim"))
+    for text in _where(found, out):
+        console.print(Text(one_line(text)), soft_wrap=True)
     if out is not None:
-        where = f"stored in {out}; people compare the same talks with: {program_name()} label {out}"
+        where = f"people compare the same conversations with: {program_name()} label {out}"
         console.print(Text(one_line(where), style="dim"))
 
 
@@ -263,6 +268,25 @@ def _counts(found: EloTournament) -> str:
     zero = table.anchor or "the mean of all entries"
     counted = f"{plural(table.num, 'comparison')} on {plural(table.num_scenarios, 'scenario')} by {found.by}"
     return f"{counted}; 0 is {zero}; 100 more: preferred in 64% of what is no tie"
+
+
+def _where(found: EloTournament, out: Path | None) -> list[str]:
+    """Return how to find what was compared; nothing where it is not stored."""
+    best = next((pair for pair in found.table.pairs if pair.num), None)
+    if best is None or (found.talks and out is None):
+        return []
+    if out is not None:
+        wanted = pair_filter(best.first, best.second)
+        return [
+            f"stored in {out}; {ELO} says for each two what finds their conversations, such as:",
+            f"  {program_name()} ls {out} where={shlex.quote(wanted)}",
+            f"the page lists each comparison, with both conversations and what was said: {program_name()} view {out}",
+        ]
+    judged = next(one for one in found.judged if {one.first, one.second} == {best.first, best.second})
+    return [
+        f"--json says what each comparison rests on, such as {judged.first} and {judged.second} as {judged.role}:",
+        f"  {program_name()} ls {judged.run} where={shlex.quote(judged.filter)}",
+    ]
 
 
 def _notes(found: EloTournament, measures: Measures | None) -> list[str]:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from selfplay import stored_tokenizer
 from selfplay.commands.words import program_name
 from selfplay.errors import UserError
+from selfplay.game_numbers import unfitting_means
 from selfplay.labelling import check_person, local_person
 from selfplay.line_files import RecordError
 from selfplay.paired import Side, compare_versions, split_reference, versions_of
@@ -132,10 +133,12 @@ class Api:
         run, after = self._runs.open(_name_of(request)), _number(request, "after", default=-1)
         with run.reading() as reader:
             lines, alarms, target = reader.metrics(), reader.alarms(), kl_target(reader)
+        unfitting = sorted(unfitting_means(lines))
         lines = [line for line in lines if line["step"] > after]
         names = dict.fromkeys(name for line in lines for name in line if name not in ("schema", "step", "at"))
         series = {name: [_finite(line.get(name)) for line in lines] for name in names}
-        return {"steps": [line["step"] for line in lines], "series": series, "alarms": alarms, "kl_target": target}
+        steps = [line["step"] for line in lines]
+        return {"steps": steps, "series": series, "alarms": alarms, "kl_target": target, "unfitting": unfitting}
 
     def contests(self, request: Request) -> dict[str, Any]:
         """Answer /api/r/{run}/contests: what a tournament found, and how a league stands."""

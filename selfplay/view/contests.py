@@ -14,6 +14,7 @@ from typing import Any
 
 from selfplay.filters import WORD, field_in_filter
 from selfplay.line_files import RecordError, json_from_line
+from selfplay.preferences import PREFERENCES, Preference, read_preferences
 from selfplay.whole_files import reason
 
 __all__ = ["ELO", "LEAGUE", "TOURNAMENT", "contests_of", "has_contests"]
@@ -24,6 +25,8 @@ MOST_BYTES = 32 << 20  # a tournament of 64 entries has a fourth of it
 MOST_ENTRIES = 40  # shown, the best; more columns are nothing to read
 MOST_PLAYERS = 200  # of a league: the newest
 MOST_ROLES = 16
+MOST_JUDGED = 4000  # comparisons shown of an Elo, about as many of each two entries
+SAMPLER = "tournament"  # of the preferences that an Elo rests on
 MOST_NAME, MOST_FILTER = 200, 4000  # characters
 MOST_COUNT = 10**12
 CONTESTS = ("none", "general", "zero_sum")
@@ -55,6 +58,8 @@ def contests_of(folder: Path) -> dict[str, Any]:
                 found[name.removesuffix(".json")] = read(json_from_line(content))
         except (OSError, RecordError) as error:
             problems.append(f"{name}: {reason(error)}; not shown")
+    if found["elo"] is not None:
+        problems += _add_judged(found["elo"], folder)
     return {**found, "problems": problems}
 
 
@@ -151,6 +156,17 @@ def _elo(data: Mapping[str, Any]) -> dict[str, Any]:
         "entries": shown,
         "num_left_out": len(entries) - len(shown),
         "pairs": [one for one in pairs if one["first"] in names and one["second"] in names],
+        "talks": _talks(data.get("talks", {})),
+    }
+
+
+def _talks(value: object) -> dict[str, str]:
+    """Return whose each conversation is, by its id; a tournament that was stored before has none."""
+    talks = _object(value, "talks")
+    return {
+        _name(id, f"id of a talk of {name!r}"): _name(name, "name of an entry")
+        for name, ids in talks.items()
+        for id in _list(ids, f"talks of {name!r}")
     }
 
 
@@ -174,7 +190,52 @@ def _elo_pair(one: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {key: _number_or_none(one.get(key), f"{key} of {where}") for key in ("low", "high")}
     won = {key: _number(one.get(key), f"{key} of {where}") for key in ("first_won", "tied", "second_won")}
     difference = _number(one.get("difference"), f"difference of {where}")
-    return {"first": first, "second": second, "difference": difference, **numbers, **won}
+    wanted = f"player={_value(first)},{_value(second)}"
+    return {"first": first, "second": second, "filter": wanted, "difference": difference, **numbers, **won}
+
+
+def _add_judged(elo: dict[str, Any], folder: Path) -> list[str]:
+    """Add to each pair what was said of its conversations, as the run's preferences tell; returns problems."""
+    talks = elo.pop("talks")
+    lines = read_preferences(folder)
+    by_pair: dict[frozenset[str], list[Preference]] = {}
+    for one in lines.preferences:
+        names = frozenset(talks[id] for id in (one.left, one.right) if id in talks)
+        if one.by == elo["by"] and one.sampler == SAMPLER and one.probability_left is not None and len(names) == 2:
+            by_pair.setdefault(names, []).append(one)
+    most = max(1, MOST_JUDGED // max(1, len(elo["pairs"])))
+    elo["question"] = next((own[0].question[:MOST_NAME] for own in by_pair.values()), "")
+    for pair in elo["pairs"]:
+        own = by_pair.get(frozenset((pair["first"], pair["second"])), [])
+        pair["judged"] = [_judged(one, is_swapped=talks[one.left] != pair["first"]) for one in own[:most]]
+        pair["num_judged"] = len(own)
+    num = len(lines.problems)
+    words = "1 line cannot be read, so is" if num == 1 else f"{num} lines cannot be read, so are"
+    return [f"{PREFERENCES}: {words} in no list of comparisons"] if num else []
+
+
+def _judged(one: Preference, *, is_swapped: bool) -> dict[str, Any]:
+    """Return what was said of two conversations, with the first entry's first."""
+    probability, ids = one.probability_left or 0.0, [one.left, one.right]
+    # A judge says how likely (A) is better, where the left one is (A) and where the right one is.
+    as_a, as_b = _share(one.detail.get("first_order")), _share(one.detail.get("second_order"))
+    return {
+        "ids": ids[::-1] if is_swapped else ids,
+        "role": one.focus[:MOST_NAME],
+        "probability": 1.0 - probability if is_swapped else probability,
+        "orders": [as_b, _other(as_a)] if is_swapped else [as_a, _other(as_b)],  # that of the first as (A), as (B)
+        "principle": (one.principle or "")[:MOST_NAME],
+        "is_same": one.detail.get("is_same") is True,
+    }
+
+
+def _share(value: object) -> float | None:
+    is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(value) if is_share else None  # type: ignore[arg-type]  # mypy does not follow is_share
+
+
+def _other(share: float | None) -> float | None:
+    return None if share is None else 1.0 - share
 
 
 # ----- a league -----
@@ -184,7 +245,7 @@ def _league(data: Mapping[str, Any]) -> dict[str, Any]:
     roles = _names(data.get("roles"), "roles")
     ratings, results = _object(data.get("ratings"), "ratings"), _object(data.get("results"), "results")
     names = sorted({_name(name, "name of a player") for name in (*ratings, *results)}, key=_newest_first)
-    players = []
+    players: list[dict[str, Any]] = []
     for name in names[:MOST_PLAYERS]:
         skills = _object(ratings.get(name, {}), f"ratings of {name!r}")
         own = _object(results.get(name, {}), f"results against {name!r}")
@@ -199,8 +260,12 @@ def _league(data: Mapping[str, Any]) -> dict[str, Any]:
                 },
             }
         )
+    counted = [result for player in players for result in player["results"].values()]
+    # A league that was stored before does not say it, and has rated ties too.
+    has_winners = data.get("has_winners", any(one["wins"] or one["losses"] for one in counted))
     return {
         "roles": roles,
+        "nobody_wins": not has_winners and any(one["ties"] for one in counted),
         "num_snapshots": len(_list(data.get("snapshots"), "snapshots")),
         "players": players,
         "num_left_out": len(names) - len(players),

@@ -14,6 +14,7 @@ from typing import Any
 from rewards import REWARDS
 from selfplay import checkpoint
 from selfplay.evaluate import checks_of, comparison_from_json
+from selfplay.evaluate_games import fitting
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.run_folder import SOURCES
 from selfplay.run_reader import RunReader
@@ -259,7 +260,8 @@ def _evaluation(folder: Path, *, kl_target: float | None) -> dict[str, Any] | No
     """Return what training changed on held-out scenarios, and which checks that passes; None: nobody compared."""
     try:
         data = json_from_line((folder / EVALUATION).read_bytes())
-        checks = checks_of(comparison_from_json(data), kl_target=kl_target)
+        comparison = fitting(comparison_from_json(data))
     except (OSError, RecordError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return {**data, "checks": [{"is_met": check.is_met, "what": check.what} for check in checks]}
+    checks = [{"is_met": check.is_met, "what": check.what} for check in checks_of(comparison, kl_target=kl_target)]
+    return {**data, "metrics": {row.name: data["metrics"][row.name] for row in comparison.rows}, "checks": checks}

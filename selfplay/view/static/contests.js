@@ -1,6 +1,6 @@
 // What a tournament found and how a league stands.  Only pages of runs that have one load this file and its style sheet.
 import { anchor, append, button, clear, count, debounce, div, h, number, panel, plural, signed, span, svg } from "./dom.js";
-import { get, isOffline, runPath } from "./api.js";
+import { conversationPath, get, isOffline, runPath } from "./api.js";
 import { brief, dim, intervalBar, isClear, newest, table } from "./chart.js";
 
 const KINDS = [["mirror", "itself", 0], ["frozen", "before training", 1], ["scripted", "the script", 3], ["past", "its past", 5]];
@@ -11,7 +11,7 @@ const STYLE = "/static/contests.css";
 // Shows everything in a place, and again whenever the run grows.
 export async function show(place, page, curves) {
   await styled();
-  const state = { role: "", path: (rest) => runPath(page.run.run, rest), curves };
+  const state = { role: "", path: (rest) => runPath(page.run.run, rest), talk: (id) => conversationPath(page.run.run, id), curves };
   let shown = "";
   const read = async () => {
     const answer = await get(`/api${runPath(page.run.run, "/contests")}`);
@@ -133,11 +133,29 @@ function points(found, state) {
   const share = (value) => (value === null ? "–" : `${Math.round(100 * value)}%`);
   const row = (one) => [listOf(state, one.filter, one.name), h("b", {}, number(one.elo, 0)), dim(one.name === found.anchor ? "the anchor" : interval(one, whole)), barOf(one), share(one.win_share), share(one.tie_share), count(one.num)];
   const heads = ["entry", "#Elo", `#${percent(found.confidence)} interval`, "", "#preferred", "#ties", "#comparisons"];
-  const pair = (one) => [`${one.first} – ${one.second}`, whole(one.difference), span(isClear(one) ? "" : "dim", interval(one, whole)), `${brief(one.first_won)} / ${brief(one.tied)} / ${brief(one.second_won)}`];
-  const pairs = h("details", {}, h("summary", {}, "Every two compared"), table(["entries", "#difference", "#interval", "#preferred / ties / less"], found.pairs.map(pair)));
+  const place = h("div", { class: "judged", tabIndex: -1 });
+  const open = (one) => append(clear(place), judged(one, found, state)).focus();
+  const results = (one) => `${brief(one.first_won)} / ${brief(one.tied)} / ${brief(one.second_won)}`;
+  const why = (one) => one.num_judged > 0 && button(plural(one.num_judged, "comparison"), () => open(one), { "aria-label": `${plural(one.num_judged, "comparison")} of ${one.first} and ${one.second}` });
+  const pair = (one) => [listOf(state, one.filter, `${one.first} – ${one.second}`), whole(one.difference), span(isClear(one) ? "" : "dim", interval(one, whole)), results(one), why(one)];
+  const pairs = h("details", {}, h("summary", {}, "Every two compared"), table(["entries", "#difference", "#interval", "#preferred / ties / less", "#one by one"], found.pairs.map(pair)), place);
   const zero = found.anchor ? `${found.anchor} has 0 points` : "the mean of all is 0";
   const told = [`Compared by ${found.by}, ${plural(found.num, "comparison")} on ${plural(found.num_scenarios, "scenario")}${found.num_same ? `, of which ${found.num_same} of equal texts` : ""}; ${zero}. 100 points more are preferred in 64% of what is no tie.`, leftOut(found.num_left_out)];
   return panel("Elo of preferences", table(heads, found.entries.map(row), "standings elo"), h("p", "dim", told), found.pairs.length > 0 && pairs);
+}
+
+// What was said of the conversations of two entries, one by one.
+function judged({ first, second, judged: shown, num_judged: num }, { by, question }, { talk }) {
+  const share = (value) => `${number(100 * value, 1)}%`;
+  const row = ({ ids, role, probability, orders, principle, is_same: isSame }) => {
+    const lead = Math.abs(probability - 0.5) < 1e-6 ? 0 : probability - 0.5;
+    const links = ids.map((id, at) => anchor(talk(id), (at ? -lead : lead) > 0 ? h("b", {}, id) : id, { class: "mono" }));
+    const likely = lead ? `${lead > 0 ? first : second}, ${share(0.5 + Math.abs(lead))}` : isSame ? "tie: both read the same" : "tie";
+    const asked = orders.every(Number.isFinite) && `: ${share(orders[0])} for the first as (A), ${share(orders[1])} as (B)`;
+    return [role, ...links, likely, dim([principle, asked])];
+  };
+  const told = [`As ${by} said`, question && `, asked “${question}”`, ". Bold: preferred, and how likely.", leftOut(num - shown.length)];
+  return [h("h3", {}, `${first} – ${second}`), h("p", "dim", told), table(["role", `#${first}`, `#${second}`, "preferred", "judged by"], shown.map(row))];
 }
 
 // ----- a league -----
@@ -146,12 +164,12 @@ function leaguePanels(found, state) {
   return [panel("League: ratings and opponents", div("charts", leagueCharts(found, state.curves))), panel("The policy against each opponent", ...pool(found, state))];
 }
 
-function leagueCharts({ roles }, { steps, series }) {
+function leagueCharts({ roles, nobody_wins: nobodyWins }, { steps, series }) {
   const of = (name) => series[`league/${name}`];
   const bins = binsOf(steps.length);
   const places = bins.map((bin) => steps[bin.at(-1)]);
   const means = (values) => bins.map((bin) => meanOf(bin.map((at) => values[at])));
-  const ratings = roles.filter((role) => of(`rating/${role}`)).map((role, at) => {
+  const ratings = roles.filter((role) => !nobodyWins && of(`rating/${role}`)).map((role, at) => {
     const [mu, sigma] = [of(`rating/${role}`), of(`rating_sigma/${role}`) ?? []];
     const edge = (sign) => mu.map((value, k) => (value === null || !Number.isFinite(sigma[k]) ? null : value + sign * SPREAD * sigma[k]));
     return { label: role, colour: `--role${at % 5}`, isDashed: at % 2 === 1, values: mu, low: edge(-1), high: edge(1), told: newest(mu) !== null && skill({ mu: newest(mu), sigma: newest(sigma) }) };
@@ -226,14 +244,14 @@ function shares(steps, bins, of, many) {
   return frame("Whom the policy met", `shares of the conversations${many}`, steps, ["1", "0"], svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": label }, bins.map(column)), lines);
 }
 
-function pool({ players, roles, num_snapshots: num, num_left_out: hidden }, state) {
+function pool({ players, roles, nobody_wins: nobodyWins, num_snapshots: num, num_left_out: hidden }, state) {
   const inPool = newest(state.curves.series["league/pool"]);
-  const told = [plural(num, "snapshot"), inPool !== null && `, of which ${count(inPool)} may be met`, ". Training conversations with payoffs, since the run began.", leftOut(hidden)];
+  const told = [plural(num, "snapshot"), inPool !== null && `, of which ${count(inPool)} may be met`, ". Training conversations with payoffs, since the run began.", nobodyWins && " All roles were always paid the same, so nobody wins and there are no ratings.", leftOut(hidden)];
   const cellsOf = ({ results, ratings }, role) => {
     const result = results[role];
     const played = result && result.wins + result.ties + result.losses;
     const games = played > 0 && listOf(state, result.filter, `${result.wins} / ${result.ties} / ${result.losses}`, { title: `${plural(played, "conversation")}: won, tied, lost` });
-    return [games || dim("–"), signed(result?.payoff), signed(result?.opponent_payoff), ratings[role] ? skill(ratings[role]) : dim("–")];
+    return [games || dim("–"), signed(result?.payoff), signed(result?.opponent_payoff), ratings[role] && !nobodyWins ? skill(ratings[role]) : dim("–")];
   };
   const row = (player, role, at) => h("tr", { class: at === 0 && "first" }, at === 0 && h("th", { scope: "row", rowspan: roles.length, text: wordsOf(player.name) }), h("td", {}, role), cellsOf(player, role).map((cell) => h("td", "n", cell)));
   const heads = ["opponent", "role", "#won / tied / lost", "#payoff", "#the opponent's", "#opponent's rating"];

@@ -79,6 +79,7 @@ export class Curves {
     this.steps.push(...news.steps);
     for (const [name, values] of Object.entries(news.series)) (this.series[name] ??= new Array(size).fill(null)).push(...values);
     for (const values of Object.values(this.series)) values.push(...new Array(this.steps.length - values.length).fill(null));
+    this.unfitting = news.unfitting;
     this.alarms = (news.alarms ?? []).filter((alarm) => alarm.state === "began");
   }
 

@@ -5,7 +5,7 @@ import { brief, comparison, dim, sparkline, table, verdict } from "./chart.js";
 import { conversationLink } from "./compare.js";
 import { Curves, metricOf } from "./metrics.js";
 
-const SMALL = ["reward/per_conversation", "game/payoff", "game/success", "game/protocol_ok", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
+const SMALL = ["reward/per_conversation", "game/payoff", "game/win", "game/success", "game/protocol_ok", "kl/per_token_nats", "play/distinct_2", "play/words_per_turn", "entropy/per_token_nats"];
 const SURPRISE = "surprise: how far a reward lies from the mean of its group, the conversations on the same scenario in one step";
 const ASIDE = { class: "aside" };
 
@@ -24,7 +24,7 @@ export async function show(main, route, page) {
   append(main, [head, run.problems.map((text) => h("p", "notice", text)), live && live.liveStrip(page), div("overview", left, right)]);
   const draw = () => {
     const legend = [curves.words, curves.alarms.length > 0 && "; orange lines: an alarm began", curves.target && "; dashed: the target"];
-    append(clear(small), [SMALL.filter((name) => curves.has(name)).map((name) => smallCurve(curves, name)), curves.words && dim(legend)]);
+    append(clear(small), [SMALL.filter((name) => curves.has(name) && !curves.unfitting.includes(name)).map((name) => smallCurve(curves, name)), curves.words && dim(legend)]);
   };
   draw();
   if (contests) showContests(contests, page, curves).catch(console.warn);

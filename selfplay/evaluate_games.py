@@ -22,7 +22,7 @@ from selfplay.evaluate import (
     means_of,
     ratio_means,
 )
-from selfplay.game_numbers import Sums, add_up, contest_of, game_sums, is_scored, unfitting
+from selfplay.game_numbers import Sums, add_up, contest_of, game_sums, is_scored, unfitting, unfitting_means
 from selfplay.interfaces import GameSheet
 from selfplay.resampling import CONFIDENCE, NUM_RESAMPLES
 from selfplay.score import has_failed
@@ -34,6 +34,7 @@ __all__ = [
     "GameLine",
     "ReferenceLine",
     "evaluate_games",
+    "fitting",
     "game_evaluation_from_json",
     "game_evaluation_to_json",
     "means_from_json",
@@ -165,6 +166,15 @@ def evaluate_games(
 def without(comparison: Comparison, names: Collection[str]) -> Comparison:
     """Return a comparison without the rows of these names."""
     return replace(comparison, rows=tuple(row for row in comparison.rows if row.name not in names))
+
+
+def fitting(comparison: Comparison) -> Comparison:
+    """Return a comparison without what its own means show to tell nothing of the policy in this game.
+
+    See `selfplay.game_numbers.unfitting_means`.
+    """
+    sides = {row.name: row.base for row in comparison.rows}, {row.name: row.trained for row in comparison.rows}
+    return without(comparison, unfitting_means(sides))
 
 
 def _without(line: GameLine, names: Collection[str]) -> GameLine:

@@ -6,15 +6,16 @@ matplotlib is imported when something is drawn.  The same runs give the same fil
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from selfplay.curves import CONFIDENCE, Band, BandKind, Group
+from selfplay.curves import CONFIDENCE, Band, BandKind, Group, RunCurves
 from selfplay.errors import UserError
 from selfplay.figure_sheet import Look, Sheet, for_page, new_sheet, printable, rendered
+from selfplay.game_numbers import unfitting_means
 from selfplay.league_curves import OPPONENTS, RATING, RATING_SPREAD, rating_band, so_far
 from selfplay.plots import can_draw
 from selfplay.whole_files import reason, write_whole
@@ -26,6 +27,7 @@ TITLES: Mapping[str, tuple[str, str]] = {
     "reward/per_conversation": ("Reward of a conversation", "reward"),
     "reward/total": ("Reward of a turn", "reward"),
     "game/payoff": ("Payoff of the policy", "payoff"),
+    "game/win": ("Won", "share of conversations"),
     "game/success": ("Success", "share of conversations"),
     "game/protocol_ok": ("Form of the game kept", "share of conversations"),
     "kl/per_token_nats": ("KL from the base", "nats a token"),
@@ -49,7 +51,7 @@ DRIFT = (
     "learn/reference_nll_per_token",
     "play/cut_share",
 )
-GAME = ("game/payoff", "game/success", "game/protocol_ok")
+GAME = ("game/payoff", "game/win", "game/success", "game/protocol_ok")
 WIN_RATES = ("league/win_rate", "league/win_rate/past")
 REWARDS = ("reward/per_conversation", "reward/total")  # the first that all groups have is drawn
 MAX_GROUPS = 12  # more lines in a panel are not told apart
@@ -195,7 +197,9 @@ def _plans(groups: Sequence[Group], *, look: Look) -> Iterator[tuple[str, _Plan]
     learning = [*filter(None, [reward_metric(groups)]), *GAME, *(f"reward/{part}" for part in parts)]
     weighted = [name for name in parts if any(name in contributions(group) for group in groups)]
     plans = {
-        "learning": _Plan(title="Learning curves", labels=labels, panels=_of_metrics(groups, learning, look=look)),
+        "learning": _Plan(
+            title="Learning curves", labels=labels, panels=_of_metrics(_fitting(groups), learning, look=look)
+        ),
         "kl": _Plan(title="Reward against KL", labels=labels, panels=_of_kl(groups, look=look)),
         "parts": _Plan(
             title="What makes up the reward", labels=weighted, panels=_of_parts(groups, weighted, look=look)
@@ -209,6 +213,22 @@ def _plans(groups: Sequence[Group], *, look: Look) -> Iterator[tuple[str, _Plan]
     for name, plan in plans.items():
         if plan.panels:
             yield name, replace(plan, title=plan.title + of_whom)
+
+
+def _fitting(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups without the curves that tell nothing of their policy in its game."""
+    return [_without(group, unfitting_means(_lines(group.runs))) for group in groups]
+
+
+def _lines(runs: Iterable[RunCurves]) -> Iterator[dict[str, float]]:
+    for run in runs:
+        for step in run.series.get("game/payoff", {}):
+            yield {name: series[step] for name, series in run.series.items() if step in series}
+
+
+def _without(group: Group, names: Collection[str]) -> Group:
+    left = [{name: series for name, series in run.series.items() if name not in names} for run in group.runs]
+    return replace(group, runs=tuple(replace(run, series=s) for run, s in zip(group.runs, left, strict=True)))
 
 
 def _of_metrics(groups: Sequence[Group], metrics: Iterable[str], *, look: Look) -> list[Panel]:

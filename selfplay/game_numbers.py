@@ -7,7 +7,8 @@ conversation that failed or that a limit of the engine cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from selfplay.dialog import Conversation, Outcome
@@ -23,12 +24,14 @@ __all__ = [
     "is_scored",
     "trained_roles",
     "unfitting",
+    "unfitting_means",
 ]
 
 GAME = "game/"  # what the paths of these numbers begin with
 SUCCESS = "success"  # the fact in which a game says whether the aim was reached
 AT_FAULT = "at_fault"  # the fact in which a game may name the roles that broke the form
 PAYOFF_TOLERANCE = 1e-9  # env units: payoffs as near as this are equal
+LARGEST = 1e300  # a stored number beyond is none
 
 # Name -> what is summed, and what the sum is divided by to give a mean.
 Sums = Mapping[str, tuple[float, float]]
@@ -80,10 +83,21 @@ def unfitting(conversations: Iterable[Conversation], *, contest: Contest) -> set
     Who meets others in a zero-sum game has not won where the aim was reached: it is the aim of one side.  Where all are
     always paid the same, nobody wins.
     """
-    if contest == "none":
-        return {"game/win"}
     has_others = any(len(trained_roles(one)) < len(one.scenario.roles) for one in conversations)
-    return {"game/success"} if contest == "zero_sum" and has_others else set()
+    return _unfit(contest, has_others=has_others)
+
+
+def unfitting_means(lines: Iterable[Mapping[str, object]]) -> set[str]:
+    """Return what `unfitting` would, for readers of stored means alone, as far as these show which contest it is.
+
+    lines: the metrics of each update of a run, or the numbers of each version in an evaluation, by their paths; what is
+    no finite number was not measured.  The contest is zero-sum where in every line both sides' payoffs cancel out, and
+    none where the means of both are the same and each wins as often as the other.  Of a game of more than two roles
+    that is not seen, and where nobody else was paid nothing is unfitting.
+    """
+    paid = [one for line in lines if math.isfinite((one := _paid(line)).own)]
+    has_others = any(one.share > 0.0 for one in paid)
+    return _unfit(_contest_of_means(paid), has_others=True) if has_others else set()
 
 
 def add_up(sums: Iterable[Sums]) -> dict[str, tuple[float, float]]:
@@ -125,6 +139,51 @@ def breakers(conversation: Conversation) -> set[str]:
 def trained_roles(conversation: Conversation) -> list[str]:
     """Return the roles that trained players filled."""
     return [role for role, player in conversation.players.items() if player.trained]
+
+
+def _unfit(contest: Contest, *, has_others: bool) -> set[str]:
+    if contest == "none":
+        return {"game/win"}
+    return {"game/success"} if contest == "zero_sum" and has_others else set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Paid:
+    """What one line says of payoffs, in env units; NaN: nothing."""
+
+    own: float  # mean over all conversations
+    others: float  # mean over those with others; 0: there were none
+    share: float  # of the conversations in which others were paid
+    win: float
+
+
+def _paid(line: Mapping[str, object]) -> _Paid:
+    own, others, win = (_number(line.get(name)) for name in ("game/payoff", "game/opponent_payoff", "game/win"))
+    if not math.isfinite(others):
+        return _Paid(own=own, others=0.0, share=0.0, win=win)
+    # Only in a league does the policy meet itself in some conversations and others in the rest.
+    games, count = _number(line.get("league/games")), _number(line.get("game/count"))
+    share = games / count if games > 0 and count > 0 else 1.0
+    return _Paid(own=own, others=others, share=share, win=win)
+
+
+def _contest_of_means(paid: Sequence[_Paid]) -> Contest:
+    met = [one for one in paid if one.share > 0.0]
+    is_even = all(_is_equal(one.win, 0.5) for one in met)
+    is_nothing = all(_is_equal(payoff, 0.0) for one in paid for payoff in (one.own, one.others))
+    if all(_is_equal(one.own, -one.share * one.others) for one in paid) and not (is_even and is_nothing):
+        return "zero_sum"
+    is_same = all(_is_equal(one.own, one.others) for one in met if one.share == 1.0)
+    return "none" if is_even and is_same else "general"
+
+
+def _is_equal(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=PAYOFF_TOLERANCE, abs_tol=PAYOFF_TOLERANCE)
+
+
+def _number(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return float(value) if is_number else math.nan  # type: ignore[arg-type]  # is_number says so
 
 
 def _told_at_fault(conversation: Conversation, outcome: Outcome) -> set[str] | None:

@@ -21,14 +21,15 @@ from selfplay.commands.words import program_name
 from selfplay.curves import RunCurves, curves_of_run, grouped
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference, checks_of, comparison_from_json
+from selfplay.evaluate_games import fitting
 from selfplay.export.private import last_name, without_private_alarm
 from selfplay.figures import Look, caption, svg_figures
 from selfplay.line_files import RecordError, json_from_line
 from selfplay.plots import can_draw
 from selfplay.report_talks import exhibits, surprising
+from selfplay.run_evaluation import EVALUATION
 from selfplay.run_folder import ALARMS
 from selfplay.run_reader import RunReader
-from selfplay.training_run import EVALUATION
 from selfplay.transcript_index import TranscriptIndex
 from selfplay.whole_files import reason, write_whole
 
@@ -48,7 +49,7 @@ MOST_HEADLINES = 6  # in a row
 # In the boxes at the top, the first that were measured.
 HEADLINES = (
     "reward/per_conversation",
-    *("game/payoff", "game/success", "game/protocol_ok"),
+    *("game/payoff", "game/win", "game/success", "game/protocol_ok"),
     *("kl/per_token_nats", "play/distinct_2", "play/words_per_turn"),
 )
 # What a reader looks for first; the whole configuration stands at the end.
@@ -279,7 +280,7 @@ def _commands(folder: Path, manifest: Mapping[str, Any], *, private: bool) -> li
 
 def _comparison(folder: Path) -> Comparison | None:
     try:
-        found = comparison_from_json(json.loads((folder / EVALUATION).read_text(encoding="utf-8")))
+        found = fitting(comparison_from_json(json.loads((folder / EVALUATION).read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if found.rows else None

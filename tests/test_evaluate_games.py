@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from selfplay.dialog import Conversation, Outcome, PlayerInfo, Scenario, ScoredConversation, Turn
-from selfplay.evaluate import Measured
+from selfplay.evaluate import Measured, compare
 from selfplay.evaluate_games import (
     GameEvaluation,
     GameLine,
     evaluate_games,
+    fitting,
     game_evaluation_from_json,
     game_evaluation_to_json,
 )
@@ -147,6 +148,20 @@ def test_success_is_no_number_of_the_policy_where_one_wins_what_the_other_loses(
     rows = {row.name: row for row in change.comparison.rows}
     assert "game/success" not in rows
     assert (rows["game/win"].base, rows["game/win"].trained) == (0.5, 0.75)
+
+
+def test_what_fits_of_a_comparison_is_seen_from_its_own_means():
+    won, lost, shared, cheap = (1.0, -1.0), (-1.0, 1.0), (0.5, 0.5), (0.5, 0.25)
+
+    def names(*trained: tuple[tuple[float, float], tuple[float, float]]) -> set[str]:
+        comparison = compare(swapped(*[(lost, won)] * len(trained)), swapped(*trained), seed=0)
+        return {row.name for row in fitting(comparison).rows} & {"game/win", "game/success"}
+
+    assert names((won, lost), (won, won)) == {"game/win"}
+    assert names((won, lost), (shared, cheap)) == {"game/win", "game/success"}
+    same = compare(swapped((shared, shared)), swapped((won[:1] * 2, shared)), seed=0)
+    assert "game/win" not in {row.name for row in fitting(same).rows}
+    assert fitting(same).row("game/success").trained == 1.0
 
 
 def test_where_all_are_always_paid_the_same_nobody_wins():

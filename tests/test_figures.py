@@ -228,6 +228,29 @@ def test_plot_of_a_word_that_is_no_setting_says_so(tmp_path, capsys):
     assert "smooth" in capsys.readouterr().err
 
 
+def game_of(others: float, *, won: float = 0.75) -> Group:
+    """Make a run at a game whose policy is paid 0.5, and the others so much."""
+    numbers = {"payoff": 0.5, "opponent_payoff": others, "win": won, "success": 0.25, "protocol_ok": 1.0}
+    series = {f"game/{name}": {0: value, 1: value} for name, value in numbers.items()}
+    return Group(label=f"others {others:g}", runs=(RunCurves(name="game", series=series, settings={}),))
+
+
+@pytest.mark.parametrize(
+    ("groups", "drawn"),
+    [
+        ([game_of(-0.5)], {"Won"}),
+        ([game_of(0.25)], {"Won", "Success"}),
+        ([game_of(0.5, won=0.5)], {"Success"}),
+        ([game_of(-0.5), game_of(0.5, won=0.5)], {"Won", "Success"}),  # each in the panel that fits it
+    ],
+)
+def test_learning_curves_of_a_game_are_those_that_fit_its_contest(groups, drawn):
+    panels = svg_figures(groups, look=Look(is_for_page=True))["learning"]
+    titles = {title for title in ("Won", "Success") if any(f">{title}<" in panel for panel in panels)}
+    assert titles == drawn
+    assert len(panels) == len(drawn) + 2  # payoff and form
+
+
 def league_of(*sigmas: float) -> Group:
     def run(sigma: float) -> RunCurves:
         series = {

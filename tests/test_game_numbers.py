@@ -1,9 +1,11 @@
 """What outcomes of games say of some of the roles: every number by hand."""
 
+import math
+
 import pytest
 
 from selfplay.dialog import Action, Conversation, Outcome, PlayerInfo, Scenario, Turn
-from selfplay.game_numbers import add_up, breakers, contest_of, game_sums, is_scored, unfitting
+from selfplay.game_numbers import add_up, breakers, contest_of, game_sums, is_scored, unfitting, unfitting_means
 
 
 def talk(outcome: Outcome | None, *actions: Action | None, trained: tuple[str, ...] = ()) -> Conversation:
@@ -94,6 +96,58 @@ def test_success_tells_nothing_of_who_has_one_side_of_a_zero_sum_game():
     assert unfitting([one], contest="zero_sum") == unfitting([both, one], contest="zero_sum") == {"game/success"}
     assert unfitting([both], contest="zero_sum") == unfitting([one], contest="general") == set()
     assert unfitting([one], contest="none") == {"game/win"}
+
+
+def means(own: object, others: object, win: object, **more: object) -> dict[str, object]:
+    """Make what a step stores of a game, with the names of a league given without their paths."""
+    paths = {"games": "league/games", "count": "game/count"}
+    paid = {"game/payoff": own, "game/opponent_payoff": others, "game/win": win, "game/success": 0.75}
+    return {
+        **{name: value for name, value in paid.items() if value is not None},
+        **{paths[k]: v for k, v in more.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "unfit"),
+    [
+        ([means(0.25, -0.25, 0.625), means(0.0, 0.0, 0.5)], {"game/success"}),
+        ([means(0.1 + 0.2, -0.3, 0.5)], {"game/success"}),  # as equal as floats can be
+        ([means(0.0, 0.0, 0.75)], {"game/success"}),  # won more often, lost higher
+        ([means(0.25, -0.25, 0.625), means(0.25, 0.25, 0.5)], set()),
+        ([means(0.25, 0.5, 0.375)], set()),
+        ([means(0.25, 0.25, 0.5), means(0.75, 0.75, 0.5)], {"game/win"}),
+        ([means(0.25, 0.25, 0.5), means(0.75, 0.75, 0.25)], set()),  # one was paid more, another time less
+        ([means(0.0, 0.0, 0.5)], {"game/win"}),  # nothing was ever paid but 0
+        ([means(0.0, None, None)], set()),  # all were trained
+        ([means(None, None, None), {}], set()),
+        ([means(0.25, -0.25, 0.625), means(math.nan, math.nan, math.nan), {}], {"game/success"}),
+        ([means(0.25, -0.25, 0.625), means("1", True, 10**400), means(10**400, 1, 1)], {"game/success"}),
+    ],
+)
+def test_stored_means_tell_which_contest_it_was(lines: list[dict[str, object]], unfit: set[str]):
+    assert unfitting_means(lines) == unfit
+
+
+def test_in_a_league_the_policy_met_others_in_a_share_of_the_games():
+    # Two games of eight against others, with 1 and 0.5; the six with itself sum to 0: 1.5 / 8 and -1.5 / 2.
+    some, none = means(0.1875, -0.75, 1.0, games=2.0, count=8.0), means(0.0, None, None, games=0.0, count=8.0)
+    assert unfitting_means([none, some]) == {"game/success"}
+    # Had the policy and itself gained together, their games would not sum to 0.
+    assert unfitting_means([{**none, "game/payoff": 0.5}, some]) == set()
+    # Both are always paid the same, and more against others.
+    assert unfitting_means([means(0.5, 0.75, 0.5, games=2.0, count=8.0)]) == {"game/win"}
+
+
+def test_means_tell_the_same_as_the_conversations_that_made_them():
+    def line(*talks: Conversation) -> dict[str, float]:
+        sums = add_up(game_sums(one, ["buyer"]) for one in talks)
+        return {name: top / count for name, (top, count) in sums.items() if count}
+
+    for payoffs in ((0.5, -0.5), (-1.0, 1.0)), ((0.5, 0.5), (1.0, 1.0)), ((0.5, 0.25), (1.0, 0.0)):
+        paid = [deal(payoff=dict(zip(("buyer", "seller"), pair, strict=True))) for pair in payoffs]
+        talks = [talk(one, trained=("buyer",)) for one in paid]
+        assert unfitting_means([line(*talks)]) == unfitting(talks, contest=contest_of(talks))
 
 
 def test_who_broke_the_form_is_whom_the_game_names_or_whose_move_was_refused():

@@ -5,7 +5,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from selfplay.commands.live import Frame, LiveScreen, PlainScreen, Progress, open_screen, sparkline
+from selfplay.commands.live import Frame, LiveScreen, PlainScreen, open_screen, sparkline
+from selfplay.commands.train_progress import Progress
 from selfplay.dialog import Conversation, Scenario, Turn
 from selfplay.train_settings import TrainSettings
 
@@ -234,3 +235,87 @@ def test_frame_of_a_game_has_a_line_for_it():
     progress = progress_of(clock)
     play_steps(LiveScreen(console_of(), progress), clock, seconds=[1.0, 1.0], metrics=GAME)
     assert "success       75%  ▁▁  form kept 98%" in frame_of(progress)
+
+
+# Each wins what the other loses, against a partner that is not trained.
+CONTEST = {**GAME, "game/payoff": 0.25, "game/opponent_payoff": -0.25, "game/win": 0.625}
+
+
+def test_plain_line_of_a_zero_sum_game_against_others_says_won_and_not_success():
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics=CONTEST)
+    assert "(question 0.41)  won 62%, form kept 98%  kl 0.012" in console.file.getvalue()
+
+
+def test_plain_line_of_a_game_where_both_may_gain_says_won_and_success():
+    clock, console = Clock(), console_of()
+    metrics = {**CONTEST, "game/opponent_payoff": 0.5}
+    play_steps(PlainScreen(console, progress_of(clock)), clock, seconds=[1.0], metrics=metrics)
+    assert "(question 0.41)  won 62%, success 75%, form kept 98%  kl 0.012" in console.file.getvalue()
+
+
+def test_frame_of_a_zero_sum_game_has_won_and_no_success_even_after_a_step_without_others():
+    clock = Clock()
+    progress = progress_of(clock)
+    screen = LiveScreen(console_of(), progress)
+    play_steps(screen, clock, seconds=[1.0, 1.0], metrics={**CONTEST, "league/games": 8.0, "game/count": 8.0})
+    play_steps(screen, clock, first=2, seconds=[1.0], metrics={**GAME, "game/payoff": 0.0, "league/games": 0.0})
+    lines = frame_of(progress)
+    assert "won             -  ▁▁   form kept 98%" in lines
+    assert not any(line.startswith("success") for line in lines)
+
+
+def test_frame_of_a_game_without_an_aim_has_its_form():
+    clock = Clock()
+    progress = progress_of(clock)
+    metrics = {name: value for name, value in GAME.items() if name != "game/success"}
+    play_steps(LiveScreen(console_of(), progress), clock, seconds=[1.0], metrics=metrics)
+    assert [line.split() for line in frame_of(progress) if "form" in line] == [["form", "kept", "98%", "▁"]]
+
+
+LEAGUE = {
+    **CONTEST,
+    "game/opponent_payoff": 0.5,
+    "league/past_share": 0.25,
+    "league/mirror_share": 0.5,
+    "league/frozen_share": 0.25,
+    "league/scripted_share": 0.0,
+    "league/win_rate": 0.5390625,
+}
+
+
+def test_plain_line_of_a_league_says_whom_the_step_met_and_how_it_did():
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock, partner="league")), clock, seconds=[1.0], metrics=LEAGUE)
+    assert (
+        "(question 0.41)  success 75%, form kept 98%  met past 25%, itself 50%, its start 25%  win rate 54%  kl 0.012"
+    ) in console.file.getvalue()
+
+
+def test_plain_line_of_a_league_has_no_win_rate_where_nobody_else_was_met():
+    clock, console = Clock(), console_of()
+    metrics = {**GAME, "league/mirror_share": 1.0, "league/past_share": 0.0}
+    play_steps(PlainScreen(console, progress_of(clock, partner="league")), clock, seconds=[1.0], metrics=metrics)
+    assert "form kept 98%  met itself 100%  kl 0.012" in console.file.getvalue()
+
+
+def test_plain_line_of_a_league_has_no_win_rate_where_all_are_always_paid_the_same():
+    clock, console = Clock(), console_of()
+    metrics = {**LEAGUE, "game/opponent_payoff": 0.25, "game/win": 0.5, "league/win_rate": 0.5}
+    play_steps(PlainScreen(console, progress_of(clock, partner="league")), clock, seconds=[1.0], metrics=metrics)
+    assert "form kept 98%  met past 25%, itself 50%, its start 25%  kl 0.012" in console.file.getvalue()
+
+
+def test_only_a_league_says_whom_it_met():
+    clock, console = Clock(), console_of()
+    play_steps(PlainScreen(console, progress_of(clock, partner="frozen")), clock, seconds=[1.0], metrics=LEAGUE)
+    assert "  won 62%, success 75%, form kept 98%  kl 0.012" in console.file.getvalue()
+
+
+def test_frame_of_a_league_has_its_win_rate_and_whom_it_met():
+    clock = Clock()
+    progress = progress_of(clock, partner="league")
+    play_steps(LiveScreen(console_of(), progress), clock, seconds=[1.0, 1.0], metrics=LEAGUE)
+    lines = frame_of(progress)
+    assert "win rate      54%  ▁▁  met past 25%, itself 50%, its start 25%" in lines
+    assert not any(line.startswith("won") for line in lines)

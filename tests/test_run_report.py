@@ -116,6 +116,30 @@ def test_report_holds_its_curves_and_asks_nothing_of_a_network(run):
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    ("others", "told", "untold"),
+    [(-0.5, ["won"], ["success"]), (0.25, ["won", "success"], []), (None, ["success"], [])],
+)
+def test_report_of_a_game_says_won_and_no_success_where_each_wins_what_the_other_loses(run, others, told, untold):
+    def row(trained: float) -> dict[str, float]:
+        return {"base": trained, "trained": trained, "difference": 0.0, "low": -0.125, "high": 0.125}
+
+    file = run / "evaluation.json"
+    data = json.loads(file.read_text())
+    against = {} if others is None else {"game/opponent_payoff": row(others), "game/win": row(0.75)}
+    data["metrics"] |= {"game/payoff": row(0.5), "game/success": row(0.25), **against}
+    file.write_text(json.dumps(data))
+    text = seen(report_html(run)).text
+    boxes, rest = text.split("What was rewarded", 1)
+    shares = {"won": "75% → 75%", "success": "25% → 25%"}
+    for name in told:
+        assert f"{name} {shares[name]}" in boxes
+        assert f" {name} {shares[name].replace(' →', '')}" in rest
+    for name in untold:
+        assert f" {name} " not in text
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_boxes_of_a_game_run_show_payoff_success_and_form_and_nothing_unmeasured(run):
     file = run / "evaluation.json"
     data = json.loads(file.read_text())

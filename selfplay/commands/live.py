@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,15 +14,19 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from selfplay.alarms import METRIC as ALARM
+from selfplay.commands.evaluation_table import title
 from selfplay.commands.terminal import first_words, one_line, role_style
+from selfplay.commands.train_progress import Progress
 from selfplay.dialog import Conversation, Turn
 from selfplay.train_settings import TrainSettings
 
 BARS = "▁▂▃▄▅▆▇█"
 MAX_LINES, MAX_PARTS, MAX_BARS, MAX_LABEL, LINES_OF_TURN = 20, 6, 20, 25, 2
 REFRESHES_PER_SECOND = 2
-STEPS_OF_PACE = 10
+WIN, WIN_RATE = "game/win", "league/win_rate"
+RESULTS, FORM = (WIN, "game/success"), "game/protocol_ok"
+# Whom a league's policy meets, in words: `league/past_share` and so on.
+MET = {"past": "past", "mirror": "itself", "frozen": "its start", "scripted": "scripted"}
 # A plain log says what takes longer than this, then again after twice, four times ... as long.
 PATIENCE_SECONDS = 10.0
 
@@ -156,89 +157,6 @@ class PlainScreen(Screen):
             self.check_time()
 
 
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """How far a run is: what both kinds of screen show."""
-
-    settings: TrainSettings
-    run: str = ""
-    first_step: int = 0
-    clock: Callable[[], float] = time.monotonic
-    step: int | None = None  # None: before the first
-    version: int = 0  # what plays
-    doing: str = "starting"
-    expected: int = 0  # conversations of what is being done; 0: it plays none
-    finished: int = 0
-    failed: int = 0
-    since: float = 0.0  # when what is being done began
-    step_since: float = 0.0
-    seconds: list[float] = field(default_factory=list)  # of each step so far
-    history: list[Mapping[str, float]] = field(default_factory=list)  # metrics of each step so far
-    last: Conversation | None = None  # the newest in which somebody spoke
-
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        self.since = self.clock()
-
-    def begin(self, doing: str, *, conversations: int) -> None:
-        """Something begins."""
-        self.doing, self.expected, self.finished, self.failed = doing, conversations, 0, 0
-        self.since = self.clock()
-
-    def begin_step(self, step: int, *, version: int) -> None:
-        """A step begins."""
-        self.step, self.version, self.step_since = step, version, self.clock()
-
-    def end_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A step is over."""
-        self.step = step
-        self.seconds.append(self.clock() - self.step_since)
-        self.history.append(dict(metrics))
-
-    def add(self, conversation: Conversation) -> None:
-        """A conversation has finished."""
-        self.finished += 1
-        self.failed += conversation.error is not None
-        if conversation.turns:
-            self.last = conversation
-
-    def past(self, name: str) -> list[float]:
-        """Return a metric of every step so far; NaN where a step has none."""
-        return [metrics.get(name, math.nan) for metrics in self.history]
-
-    def alarms(self) -> list[str]:
-        """Return the names of the alarms that are on."""
-        newest = self.history[-1] if self.history else {}
-        return [name.removeprefix(ALARM) for name, value in newest.items() if name.startswith(ALARM) and value == 1.0]
-
-    def newest(self, name: str) -> float:
-        """Return a metric of the newest step; NaN: it has none."""
-        return self.past(name)[-1] if self.history else math.nan
-
-    def num_done(self) -> int:
-        """Return how many steps are over, those before this process included."""
-        return self.first_step + len(self.seconds)
-
-    def seconds_left(self) -> float:
-        """Return how long the remaining steps will take at the pace of the newest; NaN: unknown."""
-        if not self.seconds:
-            return math.nan
-        pace = statistics.median(self.seconds[-STEPS_OF_PACE:])
-        is_under_way = self.step is not None and self.step >= self.num_done()
-        spent = min(pace, self.clock() - self.step_since) if is_under_way else 0.0
-        return pace * (self.settings.steps - self.num_done()) - spent
-
-    def where(self) -> str:
-        """Return the step in words: ``step 3/30``."""
-        return f"step {self.first_step if self.step is None else self.step + 1}/{self.settings.steps}"
-
-    def what(self) -> str:
-        """Return what is being done, in words: ``playing 7 of 16 conversations, 1 failed``."""
-        count = f" {self.finished} of {self.expected} conversations" if self.expected else ""
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.doing}{count}{failed}"
-
-
 # ----- the plain line -----
 
 
@@ -248,7 +166,10 @@ def _words_of_step(progress: Progress) -> Iterator[str]:
     yield progress.where()
     yield f"reward {_number(newest('reward/total'))} ({parts})"
     if _is_game(progress):
-        yield f"success {_per_cent(newest('game/success'))}, form kept {_per_cent(newest('game/protocol_ok'))}"
+        names = [*_results(progress), FORM]
+        yield ", ".join(f"{title(name)} {_per_cent(newest(name))}" for name in names)
+    if _has_league(progress):
+        yield _words_of_league(progress)
     yield _plain_kl(progress)
     yield f"entropy {_number(newest('entropy/per_token_nats'))}"
     yield f"cut {_per_cent(newest('play/cut_share'))}"
@@ -267,7 +188,33 @@ def _words_of_step(progress: Progress) -> Iterator[str]:
 
 def _is_game(progress: Progress) -> bool:
     """Whether the newest step had conversations with a payoff."""
-    return math.isfinite(progress.newest("game/protocol_ok"))
+    return math.isfinite(progress.newest(FORM))
+
+
+def _results(progress: Progress) -> list[str]:
+    """Return the metrics that say how games went; who won is said beside whom a league's policy met."""
+    return [name for name in progress.fitting(RESULTS) if name != WIN or not _has_league(progress)]
+
+
+def _has_league(progress: Progress) -> bool:
+    """Whether a league chose whom the newest step's conversations met."""
+    return progress.settings.partner == "league" and bool(_met(progress))
+
+
+def _words_of_league(progress: Progress) -> str:
+    rate = _win_rate(progress)
+    return f"met {_met(progress)}" + (f"  win rate {_per_cent(rate)}" if math.isfinite(rate) else "")
+
+
+def _met(progress: Progress) -> str:
+    """Return whom the newest step's conversations met: ``past 50%, itself 50%``."""
+    shares = {words: progress.newest(f"league/{kind}_share") for kind, words in MET.items()}
+    return ", ".join(f"{words} {_per_cent(share)}" for words, share in shares.items() if share > 0)
+
+
+def _win_rate(progress: Progress) -> float:
+    """Return the newest step's points a game against others than the policy itself; NaN: nobody could win."""
+    return math.nan if WIN in progress.unfitting else progress.newest(WIN_RATE)
 
 
 def _plain_kl(progress: Progress) -> str:
@@ -333,9 +280,9 @@ def _rows(progress: Progress) -> Iterator[_Row]:
         part = f"reward/{name}"
         yield _Row(f"  {one_line(name)}", _number(newest(part)), progress.past(part), f"x {spec.weight:g}")
     if _is_game(progress):
-        success = "game/success"
-        note = f"form kept {_per_cent(newest('game/protocol_ok'))}"
-        yield _Row("success", _per_cent(newest(success)), progress.past(success), note)
+        yield from _game_rows(progress)
+    if _has_league(progress):
+        yield _Row("win rate", _per_cent(_win_rate(progress)), progress.past(WIN_RATE), f"met {_met(progress)}")
     kl, entropy = "kl/per_token_nats", "entropy/per_token_nats"
     yield _Row("kl", _number(newest(kl), digits=3), progress.past(kl), _kl_note(progress))
     yield _Row("entropy", _number(newest(entropy)), progress.past(entropy), "nats a token")
@@ -343,6 +290,14 @@ def _rows(progress: Progress) -> Iterator[_Row]:
     for verb in ("play", "learn"):
         rate, seconds = f"{verb}/tokens_per_second", _number(newest(f"{verb}/seconds"), digits=1)
         yield _Row(verb, _number(newest(rate), digits=0), progress.past(rate), f"tokens/s, {seconds} s")
+
+
+def _game_rows(progress: Progress) -> Iterator[_Row]:
+    first, *others = _results(progress) or [FORM]
+    kept = f"{title(FORM)} {_per_cent(progress.newest(FORM))}"
+    yield _Row(title(first), _per_cent(progress.newest(first)), progress.past(first), "" if first == FORM else kept)
+    for name in others:
+        yield _Row(title(name), _per_cent(progress.newest(name)), progress.past(name))
 
 
 def _kl_note(progress: Progress) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ from selfplay import checkpoint
 from selfplay.errors import UserError
 from selfplay.run_folder import is_run
 from selfplay.run_reader import find_run, list_runs
+from selfplay.stored_config import read_stored_config
 from selfplay.whole_files import reason
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ __all__ = [
     "has_tokenizer",
     "is_adapter",
     "is_model_folder",
+    "listed",
     "merge",
     "names",
     "past_policies",
@@ -48,6 +51,7 @@ TRAINING_FILE = "training.pt"  # of a checkpoint: what only the learner reads
 BASE = "base"  # of a run: the model that its adapters belong to, where that had no folder
 MODEL_CONFIG, ADAPTER_CONFIG, ADAPTER_FILE = "config.json", "adapter_config.json", "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+NUM_LISTED = 5  # runs, in messages
 AT_STEP = re.compile(r"(.+)@([0-9]{1,12})")
 
 
@@ -59,16 +63,30 @@ def checkpoint_of(name: str, runs: Path) -> Path | None:
     """
     match = AT_STEP.fullmatch(name)
     if match is not None:
-        run, version = find_run(match[1], runs), int(match[2])
-        past = past_policies(run)
-        if version not in checkpoint.versions(run) and version in past:
-            return past_policy(run, version)
-        if version not in checkpoint.versions(run) and past:
-            kept = ", ".join(map(str, sorted({*past, *checkpoint.versions(run)})))
-            raise UserError(f"run {run} has no checkpoint and no past policy {version}; it has {kept}")
-        return checkpoint.find(run, version)
+        return _at_step(find_run(match[1], runs), int(match[2]))
     found = [folder for folder in (Path(name).expanduser(), runs / name) if is_run(folder)]
     return checkpoint.find(found[0]) if found else None
+
+
+def _at_step(run: Path, version: int) -> Path:
+    kept, past = checkpoint.versions(run), past_policies(run)
+    if version in kept or not (kept or past):
+        return checkpoint.find(run, version)
+    if version in past:
+        return past_policy(run, version)
+    what = "no checkpoint and no past policy" if past else "no checkpoint"
+    there_are = ", ".join(map(str, sorted({*kept, *past})))
+    raise UserError(f"run {run} has {what} {version}; it has {there_are}{_how_to_keep(run, version, kept)}")
+
+
+def _how_to_keep(run: Path, version: int, kept: Sequence[int]) -> str:
+    """Return what to append where a checkpoint may have been deleted for newer ones; empty: it was not."""
+    group = read_stored_config(run).get("checkpoints")  # `sft` has no such setting
+    keep = group.get("keep") if isinstance(group, dict) else None
+    # Version 0 is the model that the run started from, and is never written.
+    if not isinstance(keep, int) or len(kept) < keep or not 0 < version < min(kept, default=0):
+        return ""
+    return f"; older ones are deleted, and checkpoints.keep= keeps more than {keep}"
 
 
 def past_policies(run: Path) -> list[int]:
@@ -84,6 +102,14 @@ def past_policy(run: Path, version: int) -> Path:
 def names(runs: Path) -> list[str]:
     """Return the names of all runs that have checkpoints, the newest first."""
     return [folder.name for folder in list_runs(runs) if checkpoint.versions(folder)]
+
+
+def listed(runs: Path) -> str:
+    """Return a clause that names the newest runs that have checkpoints, for where a name means none of them."""
+    some = names(runs)[:NUM_LISTED]
+    if not some:
+        return f"no run in {runs}/ has checkpoints"
+    return f"the newest runs with checkpoints in {runs}/ are {', '.join(some)}"
 
 
 def is_model_folder(folder: Path) -> bool:

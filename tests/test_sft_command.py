@@ -153,7 +153,7 @@ def test_hints_name_the_same_game_and_can_be_copied(sft: Sft, tmp_path: Path, mo
     same = ["env=chitchat", "env.max_turns=4", "env.opener=Begin; talk to {topic}'s friends.", 'env.roles=["x", "y"]']
     limit, place = "sampling.max_new_tokens=4", f"runs={tmp_path}/runs"
     assert train == ["train", "model=a b", *same, limit, place]
-    assert play == ["play", "model=a b", *same, limit, place]
+    assert play == ["play", "model=a b", "players.y=human", place]
     for command in (train, play):
         assert main([*command, "--dry-run"]) == 0
         tree = yaml.safe_load(capsys.readouterr().out)
@@ -176,9 +176,24 @@ def test_hints_of_a_game_pay_and_leave_out_usual_settings(sft: Sft, tmp_path: Pa
     train, play, _ = hints(capsys.readouterr().out)
     words = ["env=pointing", "env.difficulty=easy", "sampling.max_new_tokens=4"]
     assert train == ["train", "model=a", *words, "-r", "payoff=1", f"runs={tmp_path}/runs"]
-    assert play == ["play", "model=a", *words, f"runs={tmp_path}/runs"]
-    assert main([*train, "--dry-run"]) == 0
-    assert "difficulty: easy" in capsys.readouterr().out
+    assert play[:2] == ["play", "model=a"]
+    for command in (train, play):
+        assert main([*command, "--dry-run"]) == 0
+        assert "difficulty: easy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "roles"),
+    [
+        (["roles=receiver"], "talk to it", ["players.sender=human"]),  # the model imitated the other one
+        (["env=twenty_questions"], "watch it play", []),
+    ],
+)
+def test_hint_leaves_the_model_a_role_that_it_imitated(sft: Sft, tmp_path: Path, capsys, words, label, roles):
+    sft("a", "conversations=2", "evaluation.conversations=0", *words)
+    [told] = [line for line in capsys.readouterr().out.splitlines() if " play model=" in line]
+    assert told.startswith(f"{label}: ")
+    assert shlex.split(told.partition(" play ")[2]) == ["model=a", *roles, f"runs={tmp_path}/runs"]
 
 
 def test_games_that_fail_are_counted_openly():

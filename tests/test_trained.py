@@ -186,6 +186,33 @@ def test_model_that_no_run_has_is_refused_with_what_there_is(runs, name, message
         models.check_name(name)
 
 
+@pytest.mark.parametrize(
+    ("config", "step", "ending"),
+    [
+        ("checkpoints: {keep: 2}", 5, "has no checkpoint 5; it has 10, 20; older ones are deleted, and "),
+        ("checkpoints: {keep: 2}", 15, "it has 10, 20$"),  # between them: nothing was deleted there
+        ("checkpoints: {keep: 2}", 30, "it has 10, 20$"),
+        ("checkpoints: {keep: 2}", 0, "it has 10, 20$"),  # never written
+        ("checkpoints: {keep: 3}", 5, "it has 10, 20$"),  # there was room for it
+        ("epochs: 3", 5, "it has 10, 20$"),  # imitation has no such setting
+    ],
+)
+def test_step_before_the_kept_checkpoints_says_what_keeps_more(runs, config, step, ending):
+    (runs / "full/config.yaml").write_text(config)
+    with pytest.raises(UserError, match=ending) as caught:
+        models.check_name(f"full@{step}")
+    assert str(caught.value).endswith(" and checkpoints.keep= keeps more than 2") == ("deleted" in ending)
+
+
+def test_step_that_neither_checkpoints_nor_the_league_have_says_what_keeps_more(runs):
+    (runs / "full/config.yaml").write_text("checkpoints: {keep: 2}")
+    shutil.copytree(runs / "full/checkpoints/000010", runs / "full/league/000003")
+    assert models.folder_of("full@3") == Path("runs/full/league/000003")
+    message = "has no checkpoint and no past policy 5; it has 3, 10, 20; older ones are deleted, and checkpoints.keep= "
+    with pytest.raises(UserError, match=message):
+        models.check_name("full@5")
+
+
 def test_changed_checkpoint_is_never_loaded(runs):
     weights = runs / "full/checkpoints/000020/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
@@ -294,9 +321,16 @@ def test_merge_answers_as_json(runs, capsys):
         (["out=x"], r"^expected one RUN, not 0; write selfplay merge RUN\[@STEP\] out=FOLDER$"),
         (["lora", "full", "out=x"], "^expected one RUN, not 2; "),
         (["lora", "outt=x"], r"^unknown setting 'outt'; did you mean out\?$"),
-        (["lora@11", "out=x"], "^model=lora@11: run runs/lora has no checkpoint 11; it has 10$"),
+        (["lora@11", "out=x"], "^lora@11: run runs/lora has no checkpoint 11; it has 10$"),
         (["lora", "out=runs"], "^out=runs: there is something already; choose a new folder$"),
-        (["play", "out=x"], "^model=play: run runs/play has no checkpoints; "),
+        (["play", "out=x"], "^play: run runs/play has no checkpoints; `train` writes one every [^;]*$"),
+        (["nosuch@3", "out=x"], "^nosuch@3: there is no run 'nosuch'; "),
+        (
+            ["no", "out=x"],
+            r"^no: there is no such model \(a model is one of .*\); the newest runs with checkpoints in ",
+        ),
+        (["ful", "out=x"], r"^ful: there is no such model; did you mean full\? .* runs/ are (full, lora|lora, full)$"),
+        (["no", "out=x", "runs=nowhere"], "; no run in nowhere/ has checkpoints$"),
     ],
 )
 def test_wrong_words_are_refused_with_what_is_right(runs, words, message):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.text import Text
 
-from selfplay import models
+from selfplay import models, trained
 from selfplay.commands.terminal import one_line, open_console
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.errors import UserError
-from selfplay.store import RUNS
+from selfplay.run_folder import RUNS, is_run
 from selfplay.written import nearest
 
 SUMMARY = "write a trained policy as a plain Hugging Face folder"
@@ -42,7 +42,7 @@ def run(line: CommandLine) -> int:
     if not settings.get("out"):
         raise UserError("out= is missing: the folder to write, such as out=my-model")
     out = Path(settings["out"])
-    models.check_name(name, runs=runs)
+    _check(name, runs)
     # Before the model is loaded, which takes longer.
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: there is something already; choose a new folder")
@@ -53,6 +53,16 @@ def run(line: CommandLine) -> int:
         text = f"{name} is in {out}; talk to it with {program_name()} play model={out}"
         open_console().print(Text(one_line(text)))
     return 0
+
+
+def _check(name: str, runs: Path) -> None:
+    """Raise UserError, about the word as it was typed, unless it means a model."""
+    try:
+        models.check_name(name, runs=runs)
+    except UserError as error:
+        is_of_run = trained.AT_STEP.fullmatch(name) or is_run(Path(name)) or is_run(runs / name)
+        hint = "" if is_of_run else f"; {trained.listed(runs)}"
+        raise UserError(str(error).removeprefix("model=") + hint) from error
 
 
 def _read(line: CommandLine) -> tuple[str, dict[str, str]]:

@@ -22,6 +22,7 @@ from selfplay.commands.play_scoring import Kept, Scoring, scoring_of, with_rewar
 from selfplay.commands.play_tally import Tally
 from selfplay.commands.replay import Stored, check_same, find_stored
 from selfplay.commands.rewards_text import ending_lines
+from selfplay.commands.run_terms import RunTerms, find_terms
 from selfplay.commands.terminal import one_line, open_console, plural, print_ending, print_header, print_turn, printable
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PlaySettings, complete_spec, resolve, sampling_of, to_yaml
@@ -40,21 +41,23 @@ selfplay play [key=value ...] [-r REWARD=WEIGHT ...] [--dry-run] [--json]
 
 Let two copies of a language model talk to each other, show the first conversation, store all of them.
 
-  conversations=4          how many; group_size=4: so many of them on each scenario, to be compared with `label`
-  model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or tiny
-  env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns=8
-  players.ROLE=human       who fills a role instead of the model: human, scripted, another model, or at a game chance
-  view=perspective         one stream a role; view=shared: one for both, half the tokens to read
+  conversations=4          how many; group_size=1: of them on each scenario, where several can be compared with `label`
+  model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]: what a
+                           `train` or `sft` learnt, at its env, with its view and sampling, unless words say others
+  env=chitchat             which game; env.KEY=VALUE sets one of its settings, such as env.max_turns
+  players.ROLE=NAME        who fills a role instead of the model: human, scripted, another model, or at a game chance
+  view=perspective         one stream a role; shared: one for both, half the tokens to read
   sampling.temperature=0.7 also top_k, top_p, min_p, max_new_tokens, max_stream_tokens
-  seed=0  split=train      the same seed gives the same conversations; split=held_out: scenarios never trained on
+  seed=0  split=train      the same seed gives the same conversations; held_out: scenarios never trained on
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   from=RUN/ID turn=K       go on from a stored conversation, before its turn K, with its settings; another seed=
                            goes on differently; --dry-run shows the settings
-  best_of=8 by=rm:FOLDER   play eight candidates for each conversation and keep the one that a reward likes best, by
-                           its mean over the turns (a sum, as `ls` shows, would go by length); best_of_unit=turn:
-                           eight for each turn of a model, so that a person may be the partner
-  -r question=0.5          a reward and its weight, repeatable: the conversations are stored with their scores, and
+  best_of=1                above 1: play so many candidates for each conversation and keep the one that a reward likes
+                           best, by its mean over the turns (a sum, as `ls` shows, would go by length)
+  by=REWARD                which reward, such as question or rm:FOLDER
+  best_of_unit=conversation   turn: so many for each turn of a model, so that a person may be the partner
+  -r REWARD=WEIGHT         a reward and its weight, repeatable: the conversations are stored with their scores, and
                            without by= the sum says which candidate is best
   engine.device=auto       also dtype, threads, max_batch, concurrency
   --dry-run                print all settings and stop
@@ -63,8 +66,9 @@ Examples:
   selfplay play
   selfplay play conversations=32 env.max_turns=8 sampling.temperature=1 out=runs/warm
   selfplay play players.guest=human
+  selfplay play model=my-run@20
   selfplay play from=warm/000000-g03-0 turn=2 seed=7
-  selfplay play best_of=8 by=question conversations=16 out=runs/asks
+  selfplay play best_of=8 by=question conversations=16 out=runs/best
 """
 INTERRUPTED, ALL_FAILED = 130, 1
 PROGRESS_SECONDS = 5.0
@@ -75,10 +79,13 @@ def run(line: CommandLine) -> int:
     given = {word.partition("=")[0] for word in line.words}
     settings = resolve(PlaySettings, line.words)
     stored = find_stored(settings, given=given)
+    terms = None if stored is not None else find_terms(settings, line.words)
     if stored is not None:
         settings = _of_one(resolve(PlaySettings, line.words, under=stored.settings), given)
+    elif terms is not None:
+        settings = terms.settings
     settings = with_rewards(settings, line.rewards)
-    env = build_env(settings.env)
+    env = build_env(settings.env) if terms is None else terms.build_env()
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
     assigned = _assign(settings, env)
     is_one_at_a_time = HUMAN in assigned.values() and "conversations" not in given
@@ -93,7 +100,6 @@ def run(line: CommandLine) -> int:
         return 0
     if line.as_json and HUMAN in assigned.values():
         raise UserError("--json shows no turns, so no person can play; leave it out, or give the role to a model")
-    note = "" if stored is None else stored.note(settings, assigned)
     matches = _matches(settings, env, assigned, stored=stored)
     return _Session(
         settings=settings,
@@ -101,7 +107,7 @@ def run(line: CommandLine) -> int:
         assigned=assigned,
         matches=scoring.matches(matches),
         line=line,
-        note=note,
+        note=_note(settings, assigned, stored=stored, terms=terms),
         scoring=scoring,
     ).run()
 
@@ -111,6 +117,12 @@ def _of_one(settings: PlaySettings, given: Collection[str]) -> PlaySettings:
     if "best_of" in given or settings.best_of_unit == "turn":
         return settings
     return settings.model_copy(update={"best_of": 1, "by": settings.by if "by" in given else ""})
+
+
+def _note(settings: PlaySettings, assigned: Mapping[str, str], *, stored: Stored | None, terms: RunTerms | None) -> str:
+    if stored is not None:
+        return stored.note(settings, assigned)
+    return "" if terms is None else terms.note(settings.env)
 
 
 def _matches(

@@ -25,7 +25,7 @@ from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, resolve, to_yaml
 from selfplay.errors import UserError
 from selfplay.interfaces import Env, Game
-from selfplay.players import SCRIPTED
+from selfplay.players import HUMAN, SCRIPTED
 from selfplay.resampling import CONFIDENCE
 from selfplay.reward_model.readers import SUFFIXES
 from selfplay.run_folder import is_run
@@ -53,15 +53,17 @@ Held-out losses are shown before and after each pass, and held-out games before 
   from=FILE.jsonl          chats as OpenAI and TRL write them: messages, or prompt and completion; see `export`.  Equal
                            chats, and those that open alike, are all learnt or all held out; seed= chooses which, so
                            that the same file and seed always part alike
-  env=signal               which game; env.KEY=VALUE sets one of its settings.  Of a run: its own, unless said
+  env=NAME                 which game; env.KEY=VALUE sets one of its settings.  Of a run: its own, unless said
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
-  filter='payoff>0.8'      which conversations (docs/filters.md); payoff and reward are those of the role that is
-                           imitated, so that of one game the winner alone may be
+  filter=FILTER            which conversations, such as 'payoff>0.8' (docs/filters.md); payoff and reward are those of
+                           the role that is imitated, so that of one game the winner alone may be
   roles=A,B                whose turns (default: of scripted games all roles, of a run the trained ones)
-  conversations=300        how many: scripted ones, with held_out=0.2 of as many again held out; of a run or a file at
-                           most so many (default: all), of which the share held_out only measures
-  epochs=3 batch=8         passes, and conversations an update; patience=1 ends it when the held-out loss rises
-  method=lora              train adapters; full: every parameter.  learning_rate=1e-3 (default with full: 1e-4)
+  conversations=N          how many (default: 300 scripted ones, all of a run or a file); of scripted ones
+                           held_out=0.2 of as many again are held out, of others that share of them
+  epochs=3 batch=8         passes, and conversations an update
+  patience=0               so many passes without a better held-out loss end it; 0: it never ends early
+  method=lora              train adapters; full: every parameter
+  learning_rate=RATE       (default: 1e-3 with lora, 1e-4 with full)
   evaluation.conversations=32   held-out games before and after, with 95% intervals of what changed; 0: none.  A game
                            that failed kept no form; payoffs are over the scenarios where every side was paid
   out=FOLDER               the run folder (default: runs/sft-ENV-MODEL-DATE-TIME)
@@ -219,8 +221,16 @@ def _hints(folder: Path, settings: SftSettings, env: Env | None) -> list[str]:
         f"go on with rewards:  {command('train', f'model={name}', *same, *payoff, *place)}",
     ]
     if env is not None:
-        found.append(f"talk to it:          {command('play', f'model={name}', *same, *place)}")
+        # `play` takes the game, with its settings, from the run.
+        label, human = ("watch it play", []) if len(env.roles) == 1 else ("talk to it", [_human_word(settings, env)])
+        found.append(f"{label + ':':<21}{command('play', f'model={name}', *human, *place)}")
     return [*found, f"its conversations:   {command('ls', name, *place)}"]
+
+
+def _human_word(settings: SftSettings, env: Env) -> str:
+    """Return the word that gives a person a role; one that was not imitated, if there is one."""
+    others = [role for role in env.roles if settings.chosen_roles and role not in settings.chosen_roles]
+    return f"players.{(others or env.roles)[-1]}={HUMAN}"
 
 
 def _env_words(spec: PluginSpec, env: Env) -> list[str]:

@@ -106,7 +106,7 @@ class SftRun:
             with self.writer:
                 return self._train()
         except BaseException:
-            self.writer.discard(also=BASE_FOLDER)
+            self.writer.discard(also=[BASE_FOLDER])
             raise
 
     def _train(self) -> SftResult:

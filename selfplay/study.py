@@ -198,7 +198,13 @@ def _where_to_go_on(plan: Plan, cell: Cell) -> tuple[list[str], Path]:
         return [f"resume={runs[-1]}", "cluster=local"], runs[-1]
     name = cell.name if not runs else f"{cell.name}-{len(runs) + 1}"
     run = plan.folder / "runs" / name
-    return [*plan.words_of(cell), f"out={run}"], run
+    return [*_meant(plan, cell), f"out={run}"], run
+
+
+def _meant(plan: Plan, cell: Cell) -> list[str]:
+    """Return a cell's words without those about a league, which `train` refuses where there is none."""
+    has_league = plan.settings_of(cell).partner == "league"
+    return [word for word in plan.words_of(cell) if has_league or not word.startswith("league.")]
 
 
 def _portable(word: str, plan: Plan) -> str:

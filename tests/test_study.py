@@ -13,7 +13,7 @@ from selfplay import checkpoint
 from selfplay.errors import UserError
 from selfplay.evaluate import Comparison, Difference, comparison_to_json
 from selfplay.plots import draw_study
-from selfplay.study import CellResult, Plan, read_curves, run_study
+from selfplay.study import Cell, CellResult, Plan, read_curves, run_study
 from selfplay.study_arms import STUDIES
 from selfplay.study_table import study_report
 
@@ -188,6 +188,16 @@ def test_settings_that_came_later_are_as_by_default_in_an_older_study(tmp_path):
     assert problems == []
 
 
+def test_words_about_a_league_go_to_the_arms_that_have_one(tmp_path):
+    trains, words = Trains(), ("league.window=3", "model=tiny")
+    plan = Plan(study=STUDIES["league"], folder=tmp_path, arms=("kuhn_mirror", "kuhn_league"), seeds=(0,), words=words)
+    assert study(plan, trains)[0] == []
+    assert [("league.window=3" in words, "model=tiny" in words) for words in trains.asked] == [
+        (False, True),
+        (True, True),
+    ]
+
+
 def test_folder_where_another_process_works_is_refused(tmp_path):
     with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="another process works on this study"):
         study(plan_of(tmp_path), Trains())
@@ -228,6 +238,66 @@ def test_table_has_the_change_and_interval_of_every_run():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     column = rows[0].index("turns that ask")
     assert [(row[0], row[column]) for row in rows[-2:]] == [("no_kl-0", "+0.500 (+0.375 to +0.625)"), ("no_kl-1", "-")]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+def game_result(arm: str, **numbers: float) -> CellResult:
+    rows = tuple(
+        Difference(name=f"game/{name}", base=0.0, trained=value, difference=value, low=math.nan, high=math.nan)
+        for name, value in numbers.items()
+    )
+    found = Comparison(rows=rows, num_scenarios=2, num_dropped=0)
+    return replace(result("no_kl", 0, 0.0), cell=Cell(arm=arm, seed=0), comparison=found)
+
+
+def test_table_says_whom_each_arm_met_where_they_differ():
+    # Names that mislead: what counts is what the arms train with.
+    arms = {
+        "league": ("partner=mirror",),
+        "frozen": ("partner=league",),
+        "mirror": ("partner=frozen",),
+        "script": ("players.second=scripted",),
+    }
+    chosen = replace(STUDIES["league"], arms={arm: ("env=kuhn", *words) for arm, words in arms.items()})
+    plan = Plan(study=chosen, folder=Path("x"), arms=tuple(arms), seeds=(0,))
+    text = study_report(plan, [game_result(arm, payoff=0.5) for arm in arms], command="selfplay study league")
+    met = ["itself", "its start", "its start", "scripted"]
+    rows = rows_of(text)
+    assert rows[0][1] == "met"
+    assert [row[1] for row in rows[2:10]] == [whom for whom in met for _ in ("base", "trained")]
+    assert [row[1] for row in rows[-4:]] == met
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert text.count("Arms that met different players cannot be compared by these numbers") == 1
+
+
+def test_table_says_nothing_of_whom_arms_met_where_all_met_the_same():
+    arms = ("kuhn_frozen", "demand_league")
+    plan = Plan(study=STUDIES["league"], folder=Path("x"), arms=arms, seeds=(0,))
+    text = study_report(plan, [game_result(arm, payoff=0.5) for arm in arms], command="selfplay study league")
+    assert "met" not in rows_of(text)[0]
+    assert "Arms that met" not in text
+
+
+def test_table_shows_success_only_where_it_is_the_policys():
+    arms = ("kuhn_mirror", "kuhn_frozen")
+    plan = Plan(study=STUDIES["league"], folder=Path("x"), arms=arms, seeds=(0,))
+    results = [
+        game_result("kuhn_mirror", payoff=0.0, success=0.75),
+        # Each wins what the other loses: success is somebody's, not the policy's.
+        game_result("kuhn_frozen", payoff=0.25, opponent_payoff=-0.25, win=0.625, success=0.75),
+    ]
+    rows = rows_of(study_report(plan, results, command="selfplay study league"))
+    column = rows[0].index("success")
+    assert {row[0]: row[column] for row in rows[2:6]} == {
+        "base of kuhn_mirror": "0.000",
+        "kuhn_mirror": "0.750",
+        "base of kuhn_frozen": "-",
+        "kuhn_frozen": "-",
+    }
+    assert [row[column] for row in rows[-2:]] == ["+0.750", "-"]
 
 
 def test_picture_is_drawn_of_whatever_there_is(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -130,6 +131,66 @@ def test_end_of_training_at_a_game_says_how_to_compare(words, hint, tmp_path, mo
     assert main(["train", *SMALL, *short, *words, "out=runs/g"]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if " eval " in line]
     assert told == ([] if hint is None else [hint.format(program=program_name())])
+
+
+@pytest.mark.parametrize(
+    ("words", "hints"),
+    [
+        (["preset=signal", "env.name=kuhn", "partner=league"], ["tournament g@all against=base,scripted"]),
+        (["preset=signal", "env.name=kuhn", "partner=frozen"], []),
+        # Nothing is paid there: a tournament would have to be told who judges.
+        (["preset=tiny", "env.max_turns=2", "partner=league"], []),
+    ],
+)
+def test_end_of_training_in_a_league_names_its_tournament(words, hints, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ("cluster=local", "steps=1", "conversations=4", "evaluation.conversations=0", "out=runs/g")
+    assert main(["train", *words, *short]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " tournament " in line]
+    assert [line.partition(program_name())[2].strip() for line in lines] == hints
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["env=signal"], "play model=g players.receiver=human"),
+        # The policy learnt the other role.
+        (["env=signal", "players.sender=scripted"], "play model=g players.sender=human"),
+        (["env=twenty_questions"], "play model=g"),
+        (["runs=my runs", "out=my runs/g"], "play model='my runs/g' players.guest=human"),
+    ],
+)
+def test_end_of_training_names_a_command_that_plays_the_same_game(words, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ("steps=1", "conversations=2", "group_size=2", "evaluation.conversations=0", "sampling.max_new_tokens=2")
+    assert main(["train", *SMALL, *short, "out=runs/g", *words]) == 0
+    [told] = [
+        line.partition(program_name())[2] for line in capsys.readouterr().out.splitlines() if " play model=" in line
+    ]
+    assert told.strip() == hint
+    assert main([*shlex.split(told), "--dry-run"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["env"]["name"] == (words[0].removeprefix("env=") if "env=" in words[0] else "chitchat")
+    assert settings["sampling"]["max_new_tokens"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["env.name=kuhn", "partner=frozen"], ["won"]),
+        (["env.name=kuhn"], ["success"]),  # with itself: nobody else could have won
+        (["env.name=signal", "partner=frozen"], ["success"]),  # both are paid the same
+    ],
+)
+def test_table_at_the_end_of_training_says_what_fits_the_game(words, shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ("steps=1", "conversations=16", "evaluation.conversations=16", "out=runs/g")
+    assert main(["train", "preset=signal", "cluster=local", *words, *short]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split()[0] for line in out[out.index("held out") :].splitlines() if line.strip()]
+    assert [row for row in rows if row in ("won", "success")] == shown
+    (line,) = [line for line in out.splitlines() if line.startswith("step 1/1  reward")]
+    assert [name for name in ("won", "success") if f"{name} " in line] == shown
 
 
 def test_train_play_eval_and_go_on_with_a_reward_from_a_file(tmp_path, monkeypatch, capsys):

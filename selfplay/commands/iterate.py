@@ -55,13 +55,14 @@ the first policy.
   by=gold                  who says what is better: the rewards of these settings; gold:REWARD, such as gold:question or
                            gold:mix:vhrl; judge: a language model (judge.model= .constitution= .few_shot= .clamp=)
   labels=800               a round; of talk_conversations=192, of which talk_group=8 share a scenario
-  sampler=uniform          disagreement: pairs on which the members of the newest reward model disagree most
-  gold_noise=0.1           share of gold labels that are drawn blindly; gold_temperature=0.5: close ones may be wrong
+  sampler=uniform          pairs by chance; disagreement: those that members of the newest reward model dispute most
+  gold_noise=0             share of gold labels that are drawn blindly; gold_temperature=0: above 0 gold errs, the more
+                           the closer two are
   rm=refreshed             frozen: the first round's reward model is kept; it is measured all the same
-  rm.KEY=VALUE             how it is trained, as `reward train` takes it: rm.backbone=minilm, rm.epochs=30
+  rm.KEY=VALUE             how it is trained, as `reward train` takes it: rm.backbone=minilm, rm.ensemble=0
   pessimism=0              deviations of its members that are taken off what it says
   continue_from=previous   base: every round trains the first policy anew
-  -r question=0.1          a reward to train on beside the reward model, repeatable; weight 0 measures only
+  -r REWARD=WEIGHT         a reward to train on beside the reward model, repeatable; weight 0 measures only
   steps=10 ...             updates a round, and all else that `train` takes
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
   out=FOLDER               where all of it goes (default: runs/iterate-ENV-MODEL-DATE-TIME)
@@ -71,9 +72,9 @@ the first policy.
 
 Examples:
   selfplay iterate preset=tiny
-  selfplay iterate rewards.sentiment=1 out=runs/asks
+  selfplay iterate rewards.sentiment=1 out=runs/rounds
   selfplay iterate by=judge judge.model=smollm2-135m rounds=3 -r question=0
-  selfplay iterate resume=runs/asks rounds=5
+  selfplay iterate resume=runs/rounds rounds=5
 """
 INTERRUPTED = 130
 RESUME, PRESET = "resume", "preset"

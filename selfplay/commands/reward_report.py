@@ -44,8 +44,8 @@ what each line means.
   RM              a reward model: a folder, or a name under reward_models/
   on=DATA         what to measure on, as `reward train` takes it, with commas (default: what was held out); what the
                   model was trained on is left out
-  by=person       of runs: what this one said
-  question=witty  of chitchat: witty, upbeat or interesting; min_gap=2: by how much ratings of a pair differ
+  by=NAME         of runs: what this one said, such as person, judge or gold (default: everybody)
+  question=interesting   of chitchat: or witty, upbeat; min_gap=2: by how much ratings of a pair differ
   runs=FOLDER     where runs are kept (default: runs)
   seed=0          of the intervals, and of pairs that are drawn
   --json          print all of it as JSON

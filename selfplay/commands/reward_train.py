@@ -44,12 +44,14 @@ formats of the data and all settings.
                      or a language model: smollm2-135m, a folder, a hub id
   method=lora        of a language model: lora or full
   held_out=0.2       share of the data that it is measured on
-  ensemble=3         so many members, whose mean counts (default: 3 on sentence vectors, 1 on a language model)
-  noise=0.1          share of labels taken to be drawn blindly; clamp=0.6 keeps targets from 0.4 to 0.6
-  twin=true          a second one on the other half of the labels, always scored beside it
+  ensemble=0         so many members, whose mean counts; 0: 3 on sentence vectors, 1 on a language model
+  noise=0            share of labels taken to be drawn blindly
+  clamp=1            targets stay within 1 - clamp and clamp: at 0.6 from 0.4 to 0.6
+  twin=false         true: a second one on the other half of the labels, always scored beside it
   start=RM           go on from another reward model
   reference=RUN      whose turns score mean 0 and deviation 1 (default: those of the training data)
-  by=person          of runs: what this one said; question=witty, min_gap=2: of chitchat
+  by=NAME            of runs: what this one said, such as person, judge or gold (default: everybody)
+  question=interesting   of chitchat: or witty, upbeat; min_gap=2: by how much ratings of a pair differ
   --dry-run          read the data, print all settings and stop
   --json             print the report as JSON
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from selfplay.commands.evaluation_table import print_comparison
 from selfplay.commands.imitated import refuse_imitation
 from selfplay.commands.live import open_screen
 from selfplay.commands.terminal import one_line, open_console
+from selfplay.commands.train_checks import check_league_words, check_payoffs, idle_settings
 from selfplay.commands.words import CommandLine, program_name
 from selfplay.config import PluginSpec, complete_spec, read_config, resolve, to_yaml
 from selfplay.errors import UserError
+from selfplay.evaluate_games import fitting
 from selfplay.interfaces import Env, Game
 from selfplay.players import CHANCE, HUMAN, POLICY, SCRIPTED
 from selfplay.plugins import source_file
 from selfplay.score import WeightedReward
-from selfplay.store import CONFIG, find_run
+from selfplay.store import CONFIG, RUNS, find_run
 from selfplay.train_settings import TrainSettings, check_gates
-from selfplay.training_run import Result, TrainingRun, check_trainable
+from selfplay.trainable import check_trainable
+from selfplay.training_run import Result, TrainingRun
 
 __all__ = ["SUMMARY", "USAGE", "run"]
 
@@ -39,18 +43,19 @@ Train a language model by self-play: every step two copies of it talk, rewards s
 updates it while a KL penalty keeps it near where it started.  Ends with a table: the model before and after.
 
   preset=NAME config=FILE  settings from `list presets` or a YAML file; other words win over both
-  steps=30                 updates; conversations=16: in each, group_size=4: of them share a scenario
-  -r question=0.5          a reward and its weight, repeatable: these instead of the preset's; weight 0 only measures;
+  steps=30                 updates; conversations=12: in each, group_size=4: of them share a scenario
+  -r REWARD=WEIGHT         a reward and its weight, repeatable: these instead of the preset's; weight 0 only measures;
                            rewards.NAME=WEIGHT changes or adds one and keeps the others; -r NAME=gate multiplies by it,
                            -r FILE.py:FUNCTION=1 takes your own, -r mix:vhrl=1 several that go together
   model=smollm2-135m       a name from `list models`, a local Hugging Face folder, a hub id, or RUN[@STEP]
   env=chitchat             which game; env.KEY=VALUE sets one of its settings
   partner=mirror           mirror: the policy on both sides; frozen: against the policy before training; league:
                            against itself and its past, which league.save_steps=, league.window= and others shape
-  learner.algorithm=grpo   reinforce, rloo, grpo, dr_grpo, reinforce++ (default), ppo; learner.method=lora or full
-  kl.controller=adaptive   off, fixed or adaptive; kl.coefficient=, kl.target= (nats a token)
-  alarms.stop_on=[kl_accelerating]   end the run, with a checkpoint, when such an alarm of reward hacking begins
-  cluster=local            everything in this process; ray (default): actors; ray.address=auto joins a cluster
+  learner.algorithm=reinforce++   or reinforce, rloo, grpo, dr_grpo, ppo; learner.method=lora, or full
+  kl.controller=adaptive   or off, fixed; kl.coefficient=1, kl.target=0.06 (nats a token)
+  alarms.stop_on=[]        alarms of reward hacking that end the run, with a checkpoint, when they begin, such as
+                           [kl_accelerating]
+  cluster=ray              actors; ray.address=, auto or HOST:PORT, joins a cluster.  local: everything in this process
   out=FOLDER               the run folder (default: runs/ENV-MODEL-DATE-TIME)
   resume=RUN[@STEP]        go on from a run's newest checkpoint, or an older one, with its settings; steps=N makes it
                            longer
@@ -91,14 +96,30 @@ def run(line: CommandLine) -> int:
     for role, name in settings.players.items():
         if name not in (POLICY, SCRIPTED, CHANCE, HUMAN):
             models.check_name(name, key=f"players.{role}", runs=settings.runs)
-    check_trainable(settings, env)
+    _check(words, settings, env, rewards, goes_on=resumed is not None)
     settings = settings.model_copy(update={"env": complete_spec(settings.env, env)})
+    _warn(idle_settings(words, settings, env, goes_on=resumed is not None), is_stderr=line.as_json or line.dry_run)
     if line.dry_run:
         tree = settings.model_dump(mode="json", by_alias=True)
         print(json.dumps(tree, indent=2) if line.as_json else to_yaml(settings).rstrip())
         return 0
     training = _open(settings, env, rewards, line=line, resumed=resumed)
     return _train(training, line)
+
+
+def _check(
+    words: Sequence[str], settings: TrainSettings, env: Env, rewards: Sequence[WeightedReward], *, goes_on: bool
+) -> None:
+    check_league_words(words, settings)
+    check_trainable(settings, env, goes_on=goes_on)
+    if not goes_on:
+        check_payoffs(rewards, env, seed=settings.seed)
+
+
+def _warn(warnings: Iterable[str], *, is_stderr: bool) -> None:
+    console = open_console(is_stderr=is_stderr)
+    for warning in warnings:
+        console.print(Text(one_line(f"warning: {warning}"), style="yellow"), soft_wrap=True)
 
 
 def _without_resume(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -203,7 +224,7 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
     program = program_name()
     console.print()
     if result.comparison is not None:
-        print_comparison(console, result.comparison, kl_target=settings.kl.steered_to)
+        print_comparison(console, fitting(result.comparison), kl_target=settings.kl.steered_to)
         console.print()
     hints = [] if result.is_stopped else [f"stored in {result.folder}"]
     if result.is_stopped:
@@ -211,14 +232,24 @@ def _report(result: Result, settings: TrainSettings, console: Console) -> None:
         hints.append(f"go on:              {program} train resume={run}")
     if result.version:
         env = build_env(settings.env)
-        hints.append(f"talk to it:         {program} play model={run} players.{env.roles[-1]}=human")
+        hints.append(_hint_to_talk(settings, env, f"{program} play model={run}"))
         if isinstance(env, Game):
             hints.append(_hint_to_compare(env, f"{program} eval {run}"))
+        if isinstance(env, Game) and settings.partner == "league":
+            hints.append(f"against its past:   {program} tournament {run}@all against=base,scripted")
         hints.append(f"its conversations:  {program} ls {run}")
         hints.append(f"the last one:       {program} show {run} last")
     for hint in hints:
         # A command that is broken into two lines cannot be copied.
         console.print(_dim(hint), soft_wrap=True)
+
+
+def _hint_to_talk(settings: TrainSettings, env: Env, command: str) -> str:
+    if len(env.roles) == 1:
+        return f"watch it play:      {command}"
+    # Where the policy did not learn every role, the person takes one of the others.
+    others = [role for role in env.roles if settings.players.get(role, POLICY) != POLICY]
+    return f"talk to it:         {command} players.{(others or env.roles)[-1]}=human"
 
 
 def _hint_to_compare(env: Game, command: str) -> str:
@@ -228,7 +259,8 @@ def _hint_to_compare(env: Game, command: str) -> str:
 
 
 def _name(folder: Path, settings: TrainSettings) -> str:
-    return folder.name if folder.parent == settings.runs else str(folder)
+    # Whoever reads the name looks under runs/; a run that lies elsewhere is named by its path.
+    return shlex.quote(folder.name if folder.parent == settings.runs == RUNS else str(folder))
 
 
 def _as_json(result: Result, folder: Path) -> dict[str, object]:

@@ -183,6 +183,20 @@ def test_ratings_are_shown_where_somebody_wins(capsys):
     assert "stored" not in shown
 
 
+@pytest.mark.parametrize(("env", "sign"), [("kuhn", "with the other sign"), ("signal", "as they are")])
+def test_a_matrix_that_only_repeats_another_is_not_shown(env, sign, capsys):
+    words = ("scripted", "chance", f"env={env}", "conversations=12")
+    assert main(["tournament", *words]) == 0
+    shown = capsys.readouterr().out
+    assert (shown.count("payoff as"), sign in shown) == (3, True)  # one matrix, and the line that tells of the other
+    found = printed(capsys, *words)
+    first, second = found["roles"]
+    cells = {(cell["row"], cell["column"]): cell["numbers"] for cell in found["cells"]}
+    for row, column in cells:
+        own, other = cells[row, column][f"game/payoff/{first}"], cells[column, row][f"game/payoff/{second}"]
+        assert own["value"] == pytest.approx(-other["value"] if env == "kuhn" else other["value"])
+
+
 def test_adapters_of_one_model_share_it_and_whole_ones_do_not(train: Train, tmp_path):
     adapters, whole = train("a", "learner.method=lora"), train("w", "learner.method=full")
     settings = PlayerSettings(device="cpu", runs=tmp_path / "runs")

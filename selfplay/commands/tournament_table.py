@@ -42,8 +42,11 @@ def print_tournament(console: Console, tournament: Tournament, *, out: Path | No
         )
     console.print(_results(tournament))
     console.print(Text("against all others", style="dim"))
-    for role in ("", *tournament.roles):
+    shown, told = _roles_shown(tournament)
+    for role in ("", *shown):
         _print_matrix(console, tournament, role=role)
+    if told:
+        console.print(Text(told, style="dim"))
     for note in _counts(tournament):
         console.print(Text(note, style="dim"))
     if out is not None:
@@ -89,6 +92,16 @@ def _table(first: str, *columns: str) -> Table:
 
 
 # ----- the matrix -----
+
+
+def _roles_shown(tournament: Tournament) -> tuple[tuple[str, ...], str]:
+    """Return the roles whose matrices say something of their own, and where to read the others."""
+    roles = tournament.roles
+    if len(roles) != 2 or tournament.contest == "general":
+        return roles, ""
+    sign = "with the other sign" if tournament.contest == "zero_sum" else "as they are"
+    first, second = map(one_line, roles)
+    return roles[:1], f"payoff as {second} is in the columns of payoff as {first}, {sign}"
 
 
 def _print_matrix(console: Console, tournament: Tournament, *, role: str) -> None:

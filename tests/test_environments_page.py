@@ -28,10 +28,11 @@ def test_commands_are_understood(tmp_path, monkeypatch, capsys):
     commands = [line.removeprefix("python run.py ") for line in LINES if line.startswith("python run.py ")]
     assert main(shlex.split(commands[0])) == 0
     asked = [one for one in commands if one.startswith(("play", "train", "sft"))]
-    assert len(asked) == 5
+    assert len(asked) == 6
     for command in asked:
-        # The start that `sft` would make is not there.
-        words = shlex.split(command.replace("model=lost_key-start", "model=tiny"))
+        # The start that `sft` would make is not there, nor the run that knows its game.
+        command = command.replace("model=lost_key-start", "model=tiny")
+        words = shlex.split(command.replace("model=lost_key ", "model=tiny env=lost_key.py:LostKey "))
         assert main([*words, "--dry-run"]) == 0
         assert "lost_key.py:LostKey" in capsys.readouterr().out
 

@@ -58,7 +58,7 @@ def test_new_writes_three_files_and_says_what_is_next(here: Path, capsys: pytest
     assert "-m pytest test_lost_key.py" in said
     assert "play env=lost_key.py:LostKey players.guide=scripted players.seeker=human" in said
     assert "sft from=scripted env=lost_key.py:LostKey out=runs/lost_key-start" in said
-    assert "train env=lost_key.py:LostKey model=start -r payoff=1 out=runs/lost_key" in said
+    assert "train preset=game env=lost_key.py:LostKey model=lost_key-start out=runs/lost_key" in said
     assert "eval lost_key" in said
     assert (here / "test_lost_key.py").read_text(encoding="utf-8").count("# CHANGE ") == 4
     written = sorted(path.name for path in here.glob("*lost_key*"))

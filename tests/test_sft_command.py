@@ -175,7 +175,7 @@ def test_hints_of_a_game_pay_and_leave_out_usual_settings(sft: Sft, tmp_path: Pa
     )
     train, play, _ = hints(capsys.readouterr().out)
     words = ["env=pointing", "env.difficulty=easy", "sampling.max_new_tokens=4"]
-    assert train == ["train", "model=a", *words, "-r", "payoff=1", f"runs={tmp_path}/runs"]
+    assert train == ["train", "preset=game", "model=a", *words, f"runs={tmp_path}/runs"]
     assert play[:2] == ["play", "model=a"]
     for command in (train, play):
         assert main([*command, "--dry-run"]) == 0

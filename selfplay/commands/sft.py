@@ -211,14 +211,14 @@ def _hints(folder: Path, settings: SftSettings, env: Env | None) -> list[str]:
     # A name is looked up under runs/ unless another place is given.
     place = [f"runs={settings.runs}"] if is_named and settings.runs != SftSettings().runs else []
     same = [] if env is None else [*_env_words(settings.env, env), *_limit_words(settings)]
-    payoff = ["-r", "payoff=1"] if isinstance(env, Game) else []
+    preset = ["preset=game"] if isinstance(env, Game) else []
 
     def command(*words: str) -> str:
         return f"{program_name()} {shlex.join(words)}"
 
     found = [
         f"stored in {folder}",
-        f"go on with rewards:  {command('train', f'model={name}', *same, *payoff, *place)}",
+        f"go on with rewards:  {command('train', *preset, f'model={name}', *same, *place)}",
     ]
     if env is not None:
         # `play` takes the game, with its settings, from the run.

@@ -23,7 +23,7 @@ COMMANDS = [
     line
     for line in LINES
     if re.match(r"python run\.py (play|train|iterate)( |$)", line)
-    and not re.search(r"from=|resume=|model=(asks|start)|rm:", line)
+    and not re.search(r"from=|resume=|model=asks|rm:", line)
 ]
 WITH_A_MODEL = [line for line in LINES if re.match(r"python run\.py (play|train) .*rm:", line)]
 
@@ -70,7 +70,9 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_understood(command: str, capsys: pytest.CaptureFixture[str]):
-    assert main([*shlex.split(command)[2:], "--dry-run"]) == 0
+    # The start that `sft` would make is not there.
+    words = shlex.split(command.replace("model=pointing-start", "model=tiny"))[2:]
+    assert main([*words, "--dry-run"]) == 0
     assert "model:" in capsys.readouterr().out
 
 

@@ -240,10 +240,10 @@ def test_help_of_train_and_report_is_their_own():
     def said(*words: str) -> str:
         return reward.usage(CommandLine(words=words, wants_help=True))
 
-    assert "clamp=0.6" in said("train")
+    assert "clamp=1" in said("train")
     assert "on=DATA" not in said("train")
     assert "on=DATA" in said("report")
-    assert "clamp=0.6" not in said("report")
+    assert "clamp=" not in said("report")
     assert said() == said("test") == reward.USAGE
     assert "reward train --help" in reward.USAGE
 
